@@ -1,0 +1,3 @@
+//! Anteroom: a Redis-compatible caching server that runs beside an application.
+
+pub mod types;

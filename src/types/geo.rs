@@ -1,0 +1,1 @@
+//! Geohash arithmetic, as Redis's geo commands use it.

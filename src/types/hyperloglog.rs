@@ -1,0 +1,1 @@
+//! HyperLogLog, as Redis stores and counts it.

@@ -1,0 +1,1 @@
+//! A sorted array of integers: the smallest encoding of a set.

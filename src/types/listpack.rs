@@ -1,0 +1,1 @@
+//! Redis's listpack: a compact, sequential encoding of small lists.

@@ -1,0 +1,17 @@
+//! Pure data structures: what Redis's types are made of.
+//!
+//! Nothing here knows of requests, replies, clocks or locks; times come in as plain milliseconds.
+
+pub mod bits;
+pub mod geo;
+pub mod glob;
+pub mod hash;
+pub mod hasher;
+pub mod hyperloglog;
+pub mod intset;
+pub mod list;
+pub mod listpack;
+pub mod number;
+pub mod set;
+pub mod sorted_set;
+pub mod table;

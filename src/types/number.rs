@@ -1,0 +1,1 @@
+//! Parsing and printing numbers exactly as Redis does.

@@ -1,0 +1,1 @@
+//! An open hash table of pointer-sized elements with stable scan cursors.
