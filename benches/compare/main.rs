@@ -15,7 +15,7 @@
 //! bottleneck or a neighbour takes the core, and at full load on one core it equals the first.
 //!
 //! Invariants: only children started here are ended, by their handles; they die with this process; every
-//! wait has a limit. Not here: hit ratios of eviction (`benches/eviction.rs`) and in-process measurements.
+//! wait has a limit. Not here: hit ratios of eviction (`benches/eviction`) and in-process measurements.
 
 mod args;
 mod client;
