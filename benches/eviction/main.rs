@@ -8,12 +8,15 @@
 //! Every cell is the percentage of hits after the first fifth of the trace (the warm-up), for a cache that holds
 //! that part of the keys; a miss inserts its key. Seeds are fixed: two runs print the same. The columns:
 //!
-//! - `s3fifo`: `types::s3fifo`, one queue; `sharded`: one for each of `--shards` shards, victims from a random one,
-//!   as the server does it; `paper`: S3-FIFO with the constants of the paper, for comparison
+//! - `s3fifo`: `types::s3fifo`, one queue; `sharded`: one for each of `--shards` shards, as a server has it: shards
+//!   pay in turn, those below the average are passed over; `paper`: S3-FIFO with the constants of the paper
 //! - `redis-lru`, `redis-lfu`: Redis's policies: 5 samples from neighbouring buckets into a pool of 16, a clock of
 //!   one second (LRU), the logarithmic counter with a decay of one a minute (LFU)
-//! - `lru-16`, `lfu-16`: what Anteroom does under those policies' names: the best of 16 samples from a random shard
+//! - `lru-16`, `lfu-16`: Redis's clock and counter, but the best of 16 samples from the shard whose turn it is
 //! - `lru`: exact; `random`
+//!
+//! With many shards and few keys, a shard holds very few: at 256 shards the row "0.5%" of 100,000 keys is a cache of
+//! two keys per shard. Give more `--keys` to see what a server of that size does.
 //!
 //! The clock of the sampled policies advances a second each [`RATE`] requests. Not here: sizes and TTLs (all keys
 //! weigh the same) and the cost of a decision.
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(arguments: &[String]) -> Result<Options, String> {
-    let mut options = Options { keys: 100_000, requests: 2_000_000, shards: 16, only: String::new() };
+    let mut options = Options { keys: 100_000, requests: 2_000_000, shards: 256, only: String::new() };
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{flag} needs a value"));

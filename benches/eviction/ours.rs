@@ -2,7 +2,6 @@
 
 use ahash::AHashMap;
 use anteroom::types::s3fifo::{Id, MAX_FREQUENCY, Resident, S3Fifo, TICKET_BITS, TICKET_SHIFT, Ticket};
-use fastrand::Rng;
 
 use crate::Policy;
 
@@ -11,7 +10,7 @@ pub struct Ours {
     capacity: usize,
     len: usize,
     shards: Vec<Shard>,
-    random: Rng,
+    turn: usize,
 }
 
 #[derive(Default)]
@@ -29,17 +28,27 @@ struct Entry {
 impl Ours {
     pub fn new(capacity: usize, shards: usize) -> Self {
         let shards = (0..shards).map(|_| Shard::default()).collect();
-        Ours { capacity, len: 0, shards, random: Rng::with_seed(5) }
+        Ours { capacity, len: 0, shards, turn: 0 }
     }
 
-    /// From a random shard, as the server does: no shard knows how the others are filled.
     fn evict(&mut self) {
-        let mut shard = self.random.usize(..self.shards.len());
-        while !self.shards[shard].evict() {
-            shard = (shard + 1) % self.shards.len();
+        let shards = &mut self.shards;
+        let count = shards.len();
+        self.turn = next_full(self.turn, count, self.len, |shard| shards[shard].keys.len());
+        if shards[self.turn].evict() {
+            self.len -= 1;
         }
-        self.len -= 1;
     }
+}
+
+/// The shard that pays next: turn by turn, but only those with at least their part of the keys. With plain turns
+/// shards drift apart; that costs a point of hits with 40 keys in a shard, and three with 20.
+pub fn next_full(last: usize, shards: usize, keys: usize, len: impl Fn(usize) -> usize) -> usize {
+    let mut shard = (last + 1) % shards;
+    while len(shard) * shards < keys {
+        shard = (shard + 1) % shards;
+    }
+    shard
 }
 
 impl Shard {
@@ -67,7 +76,7 @@ impl Policy for Ours {
             entry.frequency = (entry.frequency + 1).min(MAX_FREQUENCY);
             return true;
         }
-        if self.len == self.capacity {
+        while self.len == self.capacity {
             self.evict();
         }
         let Shard { queues, keys } = &mut self.shards[shard];

@@ -3,7 +3,7 @@
 use ahash::AHashMap;
 use fastrand::Rng;
 
-use crate::ours::spread;
+use crate::ours::{next_full, spread};
 use crate::{Policy, RATE};
 
 /// Redis's defaults.
@@ -194,11 +194,12 @@ impl Policy for Redis {
     }
 }
 
-/// The best of a number of samples from one random shard, without a pool.
+/// The best of a number of samples from one shard, without a pool.
 pub struct Sharded {
     capacity: usize,
     len: usize,
     shards: Vec<Shard>,
+    turn: usize,
     world: World,
 }
 
@@ -211,15 +212,14 @@ struct Shard {
 impl Sharded {
     pub fn new(capacity: usize, shards: usize, score: Score) -> Self {
         let shards = (0..shards).map(|_| Shard::default()).collect();
-        Sharded { capacity, len: 0, shards, world: World::new(score) }
+        Sharded { capacity, len: 0, shards, turn: 0, world: World::new(score) }
     }
 
     fn evict(&mut self) {
-        let mut chosen = self.world.random.usize(..self.shards.len());
-        while self.shards[chosen].keys.is_empty() {
-            chosen = (chosen + 1) % self.shards.len();
-        }
-        let shard = &mut self.shards[chosen];
+        let shards = &mut self.shards;
+        let count = shards.len();
+        self.turn = next_full(self.turn, count, self.len, |shard| shards[shard].keys.len());
+        let shard = &mut shards[self.turn];
         let mut best = (0, 0);
         for _ in 0..SHARD_SAMPLES {
             let at = self.world.random.usize(..shard.keys.len());

@@ -43,10 +43,10 @@ const TICKET_MASK: u64 = ((1 << TICKET_BITS) - 1) << TICKET_SHIFT;
 const SHARE: u32 = 100;
 const SHARE_RANGE: std::ops::RangeInclusive<u32> = 10..=500;
 const SHARE_STEP: u32 = 20;
-/// The part of the resident keys' number within which a return counts as "soon after leaving".
-const SOON: usize = 10;
+/// The part of the resident keys' number (one in so many) within which a return counts as "soon after leaving".
+const SOON: usize = 5;
 /// So many returns are weighed before the share changes once; fewer in a queue of few keys.
-const RETURNS: std::ops::RangeInclusive<usize> = 16..=100;
+const RETURNS: std::ops::RangeInclusive<usize> = 4..=100;
 
 /// Keys that one eviction sends round again at most; then the next one goes whatever its counter says.
 const MAX_REPRIEVES: usize = 64;
@@ -256,7 +256,7 @@ impl S3Fifo {
     /// Moves small's share after enough returns, if one kind clearly prevails.
     fn adapt(&mut self, keys: usize) {
         let (small, main) = (u32::from(self.returns_to_small), u32::from(self.returns_to_main));
-        if (small + main) as usize <= (keys / 8).clamp(*RETURNS.start(), *RETURNS.end()) {
+        if (small + main) as usize <= (keys / 16).clamp(*RETURNS.start(), *RETURNS.end()) {
             return;
         }
         if small * 5 > main * 6 {
