@@ -9,7 +9,8 @@ Options (after `cargo bench --bench compare --`):
   --quick            fewer rounds and requests: a rough answer in about two minutes
   --rounds N         rounds per figure (default 5, quick 3)
   --only SUBSTR      only cases whose label contains SUBSTR; repeat it to narrow further
-                     (labels: tcp-1core-p1-get, unix-2core-p32-mget, memory-string-ttl, ...)
+                     (labels: tcp-1core-p1-get, unix-2core-p32-mget, memory-string-ttl,
+                     hits-scan-8mb, ...)
   --generator KIND   redis-benchmark, own, or auto: redis-benchmark at pipeline 1 and own at 32 (default)
   --pipelines LIST   pipeline depths (default 1,32)
   --server-cores LIST  cores for the servers, e.g. 2,3 (default: the last two usable ones)

@@ -54,6 +54,25 @@ impl Client {
         self.skip_replies(1)
     }
 
+    /// Sends one command whose reply is an integer.
+    pub fn integer<S: AsRef<[u8]>>(&mut self, arguments: &[S]) -> io::Result<usize> {
+        let mut request = Vec::new();
+        encode(&mut request, arguments);
+        self.send(&request)?;
+        let mut reply = Vec::new();
+        while reply.last() != Some(&b'\n') {
+            let mut byte = [0];
+            match &mut self.stream {
+                Stream::Tcp(stream) => stream.read_exact(&mut byte)?,
+                Stream::Unix(stream) => stream.read_exact(&mut byte)?,
+            }
+            reply.push(byte[0]);
+        }
+        let text = String::from_utf8_lossy(&reply);
+        let number = text.trim_end().strip_prefix(':').and_then(|digits| digits.parse().ok());
+        number.ok_or_else(|| io::Error::other(text.trim_end().to_string()))
+    }
+
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
@@ -63,6 +82,11 @@ impl Client {
 
     /// Reads until `count` complete replies have come. There must be no more than those under way.
     pub fn skip_replies(&mut self, count: usize) -> io::Result<()> {
+        self.read_replies(count, |_| {})
+    }
+
+    /// The same, and tells of each bulk string whether it was there (or nil).
+    pub fn read_replies(&mut self, count: usize, mut bulk: impl FnMut(bool)) -> io::Result<()> {
         let mut counter = ReplyCounter { elements: count, skip: 0 };
         while counter.elements > 0 || counter.skip > 0 {
             if self.filled == self.input.len() {
@@ -77,7 +101,7 @@ impl Client {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let end = self.filled + got;
-            let used = counter.feed(&self.input[..end])?;
+            let used = counter.feed(&self.input[..end], &mut bulk)?;
             self.input.copy_within(used..end, 0);
             self.filled = end - used;
         }
@@ -95,7 +119,7 @@ struct ReplyCounter {
 
 impl ReplyCounter {
     /// Consumes what it can; returns how many bytes that were.
-    fn feed(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn feed(&mut self, bytes: &[u8], bulk: &mut impl FnMut(bool)) -> io::Result<usize> {
         let mut at = 0;
         loop {
             let skipped = self.skip.min(bytes.len() - at);
@@ -110,7 +134,11 @@ impl ReplyCounter {
             self.elements -= 1;
             match line.first() {
                 Some(b'+' | b':') => {}
-                Some(b'$') => self.skip = size(line)?.map_or(0, |size| size + 2),
+                Some(b'$') => {
+                    let size = size(line)?;
+                    bulk(size.is_some());
+                    self.skip = size.map_or(0, |size| size + 2);
+                }
                 Some(b'*') => self.elements += size(line)?.unwrap_or(0),
                 _ => return Err(io::Error::other(String::from_utf8_lossy(line).trim_end().to_string())),
             }

@@ -15,17 +15,20 @@
 //! bottleneck or a neighbour takes the core, and at full load on one core it equals the first.
 //!
 //! Invariants: only children started here are ended, by their handles; they die with this process; every
-//! wait has a limit. Not here: hit ratios of eviction (`benches/eviction`) and in-process measurements.
+//! wait has a limit. Not here: simulated hit ratios (`benches/eviction`) and in-process measurements.
 
 mod args;
 mod client;
 mod generator;
+mod hits;
 mod load;
 mod memory;
 mod placement;
 mod report;
 mod server;
 mod throughput;
+#[path = "../eviction/traces.rs"]
+mod traces;
 mod workload;
 
 use std::process::ExitCode;
@@ -63,6 +66,7 @@ fn run(options: &args::Options) -> Result<(), String> {
     let directory = server::Scratch::create()?;
     let mut printed = throughput::run(options, &contest, &directory)?;
     printed += memory::run(options, &contest, &directory)?;
+    printed += hits::run(options, &contest, &directory)?;
     if printed == 0 {
         return Err("no case matches --only".into());
     }

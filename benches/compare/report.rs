@@ -44,3 +44,17 @@ pub fn memory_header(subject: &str, baseline: &str) {
 pub fn memory_line(label: &str, [a, b]: [f64; 2], what: &str) {
     println!("{label:<20} {a:>8.1} {b:>8.1} {:>6.2}  {what}", a / b);
 }
+
+pub fn hits_header(columns: &[String]) {
+    println!("\nhits in % of a cache-aside client under the same maxmemory (and keys held at the end)\n");
+    print!("{:<20}", "case");
+    columns.iter().for_each(|column| print!(" {column:>30}"));
+    println!();
+}
+
+/// One line: for each column the percentage of hits and the number of keys held.
+pub fn hits_line(label: &str, cells: &[(f64, usize)]) {
+    print!("{label:<20}");
+    cells.iter().for_each(|(percent, keys)| print!(" {:>30}", format!("{percent:.2} ({keys})")));
+    println!();
+}

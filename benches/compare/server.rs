@@ -66,6 +66,14 @@ fn redis(binary: &Path, suffix: &str) -> Result<Contender, String> {
 }
 
 impl Contender {
+    /// The eviction policies whose hit ratios are worth comparing.
+    pub fn policies(&self) -> &'static [&'static str] {
+        match self.flavour {
+            Flavour::Redis => &["allkeys-lru", "allkeys-lfu"],
+            Flavour::Anteroom => &["allkeys-s3fifo", "allkeys-lru", "allkeys-lfu"],
+        }
+    }
+
     fn arguments(&self, port: u16, socket: &Path, directory: &Path, threads: usize) -> Vec<String> {
         let mut list: Vec<String> = vec!["--port".into(), port.to_string()];
         list.extend(["--bind", "127.0.0.1", "--unixsocket"].map(String::from));
