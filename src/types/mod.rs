@@ -3,12 +3,12 @@
 //! Nothing here knows of requests, replies, clocks or locks; times come in as plain milliseconds.
 
 pub mod bits;
+mod compact;
 pub mod geo;
 pub mod glob;
 pub mod hash;
 pub mod hasher;
 pub mod hyperloglog;
-pub mod intset;
 pub mod list;
 pub mod listpack;
 pub mod number;

@@ -1,0 +1,280 @@
+//! Connected clients: what each connection keeps for itself, and what others may see of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::protocol::{Args, OwnedArgs, Protocol};
+use crate::tiers::local::{Waiter, WatchFlag};
+
+/// What other connections may see of a client, and how they reach it.
+pub struct Client {
+    /// Unique since the start.
+    pub id: u64,
+    /// The peer's address, or the socket's path.
+    pub address: String,
+    /// Our own end.
+    pub local_address: String,
+    /// The descriptor's number.
+    pub fd: i32,
+    /// Wall-clock milliseconds of its connecting.
+    pub connected_ms: u64,
+    /// Whether it came over the Unix socket.
+    pub is_unix: bool,
+    /// Wall-clock milliseconds of its last request.
+    pub last_request_ms: AtomicU64,
+    /// The place of its last command in the command table.
+    pub last_command: AtomicUsize,
+    /// Its database.
+    pub db: AtomicUsize,
+    /// Whether it speaks RESP3.
+    pub resp3: AtomicBool,
+    /// Commands queued in its transaction, plus one; 0 outside of one.
+    pub queued: AtomicUsize,
+    /// Keys it watches.
+    pub watching: AtomicUsize,
+    /// Bytes of a request that is not complete.
+    pub query_buffer: AtomicUsize,
+    /// Bytes of replies it has not taken yet.
+    pub output_buffer: AtomicUsize,
+    /// Bytes it has queued for its transaction.
+    pub transaction_memory: AtomicUsize,
+    /// Not to be evicted.
+    pub no_evict: AtomicBool,
+    /// Does not change access records.
+    pub no_touch: AtomicBool,
+    /// Names it gave itself.
+    pub names: Mutex<ClientNames>,
+    /// What it waits for, while it is blocked.
+    pub blocked: Mutex<Option<Arc<Waiter>>>,
+    killed: AtomicBool,
+    wake: Notify,
+}
+
+/// What a client says of itself.
+#[derive(Debug, Default, Clone)]
+pub struct ClientNames {
+    /// `CLIENT SETNAME`
+    pub name: String,
+    /// `CLIENT SETINFO LIB-NAME`
+    pub library: String,
+    /// `CLIENT SETINFO LIB-VER`
+    pub library_version: String,
+    /// The ACL user.
+    pub user: String,
+}
+
+impl Client {
+    /// Closes the connection as soon as its task notices.
+    pub fn kill(&self) {
+        self.killed.store(true, Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Makes the connection's task look around.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Whether it was killed.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Relaxed)
+    }
+
+    /// Resolves when something happened that the connection's task must look at.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+/// All connected clients.
+#[derive(Default)]
+pub struct Clients {
+    connected: Mutex<BTreeMap<u64, Arc<Client>>>,
+    next_id: AtomicU64,
+    count: AtomicUsize,
+    blocked: AtomicUsize,
+}
+
+/// Where a new connection comes from.
+pub struct Origin {
+    /// The peer's address, or the socket's path.
+    pub address: String,
+    /// Our own end.
+    pub local_address: String,
+    /// The descriptor's number.
+    pub fd: i32,
+    /// Whether it came over the Unix socket.
+    pub is_unix: bool,
+}
+
+impl Clients {
+    /// Adds a connection, unless there are `limit` already.
+    pub fn add(&self, origin: Origin, now_ms: u64, limit: usize) -> Option<Arc<Client>> {
+        let mut connected = self.connected.lock();
+        if connected.len() >= limit {
+            return None;
+        }
+        let id = self.next_id.fetch_add(1, Relaxed) + 1;
+        let names = ClientNames { user: "default".to_owned(), ..ClientNames::default() };
+        let client = Arc::new(Client {
+            id,
+            address: origin.address,
+            local_address: origin.local_address,
+            fd: origin.fd,
+            is_unix: origin.is_unix,
+            connected_ms: now_ms,
+            last_request_ms: AtomicU64::new(now_ms),
+            last_command: AtomicUsize::new(usize::MAX),
+            db: AtomicUsize::new(0),
+            resp3: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
+            watching: AtomicUsize::new(0),
+            query_buffer: AtomicUsize::new(0),
+            output_buffer: AtomicUsize::new(0),
+            transaction_memory: AtomicUsize::new(0),
+            no_evict: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
+            names: Mutex::new(names),
+            blocked: Mutex::new(None),
+            killed: AtomicBool::new(false),
+            wake: Notify::new(),
+        });
+        connected.insert(id, client.clone());
+        self.count.store(connected.len(), Relaxed);
+        Some(client)
+    }
+
+    /// Removes a connection that is gone.
+    pub fn remove(&self, id: u64) {
+        let mut connected = self.connected.lock();
+        connected.remove(&id);
+        self.count.store(connected.len(), Relaxed);
+    }
+
+    /// How many are connected.
+    pub fn len(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them, oldest first.
+    pub fn list(&self) -> Vec<Arc<Client>> {
+        self.connected.lock().values().cloned().collect()
+    }
+
+    /// The one with this id.
+    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.connected.lock().get(&id).cloned()
+    }
+
+    /// Notes what a client is blocked on, or that it no longer is.
+    pub fn set_blocked(&self, client: &Client, waiter: Option<Arc<Waiter>>) {
+        let mut blocked = client.blocked.lock();
+        match (blocked.is_some(), waiter.is_some()) {
+            (false, true) => drop(self.blocked.fetch_add(1, Relaxed)),
+            (true, false) => drop(self.blocked.fetch_sub(1, Relaxed)),
+            _ => {}
+        }
+        *blocked = waiter;
+    }
+
+    /// How many are blocked.
+    pub fn blocked(&self) -> usize {
+        self.blocked.load(Relaxed)
+    }
+}
+
+/// Which replies a client wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReplyMode {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// Not the next one.
+    SkipNext,
+}
+
+/// The state of one connection, owned by its task.
+pub struct Session {
+    /// What others see of it.
+    pub client: Arc<Client>,
+    /// The database it works on.
+    pub db: usize,
+    /// The protocol it speaks.
+    pub protocol: Protocol,
+    /// Whether it may do anything but authenticate.
+    pub authenticated: bool,
+    /// Which replies it wants.
+    pub reply_mode: ReplyMode,
+    /// The transaction it is in.
+    pub transaction: Option<Transaction>,
+    /// Keys it watches.
+    pub watched: Vec<(usize, Box<[u8]>)>,
+    /// Raised when one of them changes.
+    pub watch_flag: WatchFlag,
+    /// The connection ends once its replies are out.
+    pub closing: bool,
+}
+
+/// Commands queued between `MULTI` and `EXEC`.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// Places in the command table, with arguments.
+    pub queue: VecDeque<(usize, OwnedArgs)>,
+    /// A command was refused: `EXEC` will be too.
+    pub is_broken: bool,
+    memory: usize,
+}
+
+impl Transaction {
+    /// Queues a command.
+    pub fn push(&mut self, command: usize, args: Args<'_>) {
+        let args = args.to_owned();
+        self.memory += args.memory();
+        self.queue.push_back((command, args));
+    }
+
+    /// Bytes the queue holds.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+}
+
+impl Session {
+    /// A session as a new connection has it.
+    pub fn new(client: Arc<Client>, authenticated: bool) -> Self {
+        Self {
+            client,
+            db: 0,
+            protocol: Protocol::Resp2,
+            authenticated,
+            reply_mode: ReplyMode::On,
+            transaction: None,
+            watched: Vec::new(),
+            watch_flag: WatchFlag::default(),
+            closing: false,
+        }
+    }
+
+    /// Works on another database.
+    pub fn select(&mut self, db: usize) {
+        self.db = db;
+        self.client.db.store(db, Relaxed);
+    }
+
+    /// Speaks another protocol.
+    pub fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.client.resp3.store(protocol == Protocol::Resp3, Relaxed);
+    }
+}

@@ -1,0 +1,116 @@
+//! Reading arguments: the checks that many commands share, with Redis's errors.
+
+use crate::protocol::{Args, ReplyError};
+use crate::types::number::{parse_f64, parse_i64};
+
+/// An integer.
+///
+/// # Errors
+/// That it is none.
+#[inline]
+pub fn integer(argument: &[u8]) -> Result<i64, ReplyError> {
+    parse_i64(argument).ok_or(ReplyError::NOT_INTEGER)
+}
+
+/// An integer within bounds.
+///
+/// # Errors
+/// `error`, if it is none or beyond them.
+pub fn integer_in(
+    argument: &[u8],
+    bounds: std::ops::RangeInclusive<i64>,
+    error: &'static str,
+) -> Result<i64, ReplyError> {
+    parse_i64(argument).filter(|value| bounds.contains(value)).ok_or(ReplyError::fixed(error))
+}
+
+/// A count that may not be negative.
+///
+/// # Errors
+/// That it is no integer, or negative.
+pub fn positive(argument: &[u8]) -> Result<i64, ReplyError> {
+    integer_in(argument, 0..=i64::MAX, "ERR value is out of range, must be positive")
+}
+
+/// A floating point number.
+///
+/// # Errors
+/// That it is none.
+pub fn float(argument: &[u8]) -> Result<f64, ReplyError> {
+    parse_f64(argument).filter(|value| !value.is_nan()).ok_or(ReplyError::NOT_FLOAT)
+}
+
+/// A timeout in seconds, as blocking commands take it: milliseconds, `None` for none.
+///
+/// # Errors
+/// That it is no number, negative, or beyond all bounds.
+pub fn timeout(argument: &[u8]) -> Result<Option<u64>, ReplyError> {
+    let seconds = parse_f64(argument)
+        .filter(|value| !value.is_nan())
+        .ok_or(ReplyError::fixed("ERR timeout is not a float or out of range"))?;
+    if seconds < 0.0 {
+        return Err(ReplyError::fixed("ERR timeout is negative"));
+    }
+    let millis = (seconds * 1000.0).ceil();
+    if millis > i64::MAX as f64 / 2.0 {
+        return Err(ReplyError::fixed("ERR timeout is out of range"));
+    }
+    Ok((millis > 0.0).then_some(millis as u64))
+}
+
+/// A database's number.
+///
+/// # Errors
+/// That it is none, or that there is no such database.
+pub fn database(argument: &[u8], databases: usize) -> Result<usize, ReplyError> {
+    let index = parse_i64(argument).ok_or(ReplyError::fixed("ERR invalid DB index"))?;
+    usize::try_from(index)
+        .ok()
+        .filter(|index| *index < databases)
+        .ok_or(ReplyError::fixed("ERR DB index is out of range"))
+}
+
+/// The arguments of one option, one by one.
+pub struct Options<'a> {
+    args: Args<'a>,
+    next: usize,
+}
+
+impl<'a> Options<'a> {
+    /// The options from argument `first` on.
+    pub fn new(args: Args<'a>, first: usize) -> Self {
+        Self { args, next: first }
+    }
+
+    /// Whether the next argument is this word; it is taken if so.
+    pub fn take(&mut self, word: &str) -> bool {
+        let found = self.args.is(self.next, word);
+        self.next += usize::from(found);
+        found
+    }
+
+    /// Whether the next argument is this word and at least `count` arguments follow; it is taken if so.
+    pub fn take_with(&mut self, word: &str, count: usize) -> bool {
+        self.remaining() > count && self.take(word)
+    }
+
+    /// The next argument.
+    ///
+    /// # Errors
+    /// A syntax error, if there is none.
+    pub fn value(&mut self) -> Result<&'a [u8], ReplyError> {
+        let value = self.args.get(self.next).ok_or(ReplyError::SYNTAX)?;
+        self.next += 1;
+        Ok(value)
+    }
+
+    /// How many arguments are left.
+    pub fn remaining(&self) -> usize {
+        self.args.len() - self.next
+    }
+
+    /// Whether none is left.
+    pub fn is_done(&self) -> bool {
+        self.remaining() == 0
+    }
+}

@@ -1,0 +1,203 @@
+//! The connection itself: `PING`, `HELLO`, `AUTH`, `SELECT` and the like.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::arguments::{Options, database};
+use super::spec::Arity::{AtLeast, Exactly};
+use super::spec::{CommandSpec, Context, Control, Group, flag};
+use crate::clients::Session;
+use crate::config::Id;
+use crate::instance::Instance;
+use crate::protocol::{Args, CommandResult, Protocol, Reply, ReplyError};
+use crate::types::number::parse_i64;
+
+/// Flags of commands that always run.
+const ALWAYS: u32 = flag::LOADING | flag::STALE;
+
+/// The rows of this family.
+pub const COMMANDS: &[CommandSpec] = &[
+    CommandSpec::session("ping", Group::Connection, AtLeast(1), ping)
+        .fast()
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .doc("Replies with PONG, or with what it is given.", "1.0.0", "O(1)", "[message]"),
+    CommandSpec::session("echo", Group::Connection, Exactly(2), echo).with(ALWAYS).fast().doc(
+        "Replies with what it is given.",
+        "1.0.0",
+        "O(1)",
+        "message",
+    ),
+    CommandSpec::session("auth", Group::Connection, AtLeast(2), auth)
+        .with(
+            flag::NOSCRIPT
+                | ALWAYS
+                | flag::NO_AUTH
+                | flag::SKIP_MONITOR
+                | flag::SKIP_SLOWLOG
+                | flag::ALLOW_BUSY,
+        )
+        .fast()
+        .doc("Authenticates the connection.", "1.0.0", "O(1)", "[username] password"),
+    CommandSpec::session("hello", Group::Connection, AtLeast(1), hello)
+        .with(
+            flag::NOSCRIPT
+                | ALWAYS
+                | flag::NO_AUTH
+                | flag::SKIP_MONITOR
+                | flag::SKIP_SLOWLOG
+                | flag::ALLOW_BUSY,
+        )
+        .fast()
+        .doc(
+            "Agrees on the protocol's version.",
+            "6.0.0",
+            "O(1)",
+            "[protover [AUTH username password] [SETNAME clientname]]",
+        ),
+    CommandSpec::session("select", Group::Connection, Exactly(2), select).with(ALWAYS).fast().doc(
+        "Changes the database.",
+        "1.0.0",
+        "O(1)",
+        "index",
+    ),
+    CommandSpec::session("quit", Group::Connection, AtLeast(1), quit)
+        .with(flag::NOSCRIPT | ALWAYS | flag::NO_AUTH | flag::ALLOW_BUSY)
+        .fast()
+        .doc("Closes the connection.", "1.0.0", "O(1)", ""),
+    CommandSpec::control("reset", Group::Connection, Exactly(1), Control::Reset)
+        .with(flag::NOSCRIPT | ALWAYS | flag::NO_AUTH | flag::ALLOW_BUSY)
+        .fast()
+        .doc("Puts the connection back to where it began.", "6.2.0", "O(1)", ""),
+];
+
+fn ping(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    match args.len() {
+        1 => reply.simple("PONG"),
+        2 => reply.bulk(args.at(1)),
+        _ => return Err(ReplyError::wrong_arity("ping")),
+    }
+    Ok(())
+}
+
+fn echo(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    reply.bulk(args.at(1));
+    Ok(())
+}
+
+fn select(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let databases = context.view.databases();
+    let index =
+        parse_i64(args.at(1)).ok_or(ReplyError::NOT_INTEGER).and_then(|_| database(args.at(1), databases))?;
+    context.session.select(index);
+    reply.ok();
+    Ok(())
+}
+
+fn quit(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    context.session.closing = true;
+    reply.ok();
+    Ok(())
+}
+
+fn auth(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    if args.len() > 3 {
+        return Err(ReplyError::SYNTAX);
+    }
+    let has_password = !context.instance.settings.text(Id::Requirepass).is_empty();
+    if args.len() == 2 && !has_password {
+        return Err(ReplyError::fixed(
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+        ));
+    }
+    let (user, password) =
+        if args.len() == 3 { (args.at(1), args.at(2)) } else { (&b"default"[..], args.at(1)) };
+    authenticate(context.session, context.instance, user, password)?;
+    reply.ok();
+    Ok(())
+}
+
+fn authenticate(
+    session: &mut Session,
+    instance: &Instance,
+    user: &[u8],
+    password: &[u8],
+) -> Result<(), ReplyError> {
+    let expected = instance.settings.text(Id::Requirepass);
+    let accepted = user == b"default" && (expected.is_empty() || same(expected.as_bytes(), password));
+    if !accepted {
+        return Err(ReplyError::fixed("WRONGPASS invalid username-password pair or user is disabled."));
+    }
+    session.authenticated = true;
+    Ok(())
+}
+
+/// Compares in a time that says nothing about where the difference is.
+fn same(expected: &[u8], given: &[u8]) -> bool {
+    expected.len() == given.len()
+        && expected.iter().zip(given).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+fn hello(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let protocol = match args.get(1) {
+        None => context.session.protocol,
+        Some(version) => match parse_i64(version) {
+            None => return Err(ReplyError::fixed("ERR Protocol version is not an integer or out of range")),
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(_) => return Err(ReplyError::fixed("NOPROTO unsupported protocol version")),
+        },
+    };
+    let mut name = None;
+    let mut options = Options::new(args, 2);
+    while !options.is_done() {
+        if options.take_with("auth", 2) {
+            let (user, password) = (options.value()?, options.value()?);
+            authenticate(context.session, context.instance, user, password)?;
+        } else if options.take_with("setname", 1) {
+            let given = options.value()?;
+            check_name(given)?;
+            name = Some(String::from_utf8_lossy(given).into_owned());
+        } else {
+            let unknown = String::from_utf8_lossy(options.value()?).into_owned();
+            return Err(ReplyError::new(format!("ERR Syntax error in HELLO option '{unknown}'")));
+        }
+    }
+    if !context.session.authenticated {
+        return Err(ReplyError::fixed(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
+        ));
+    }
+    let session = &mut *context.session;
+    if let Some(name) = name {
+        session.client.names.lock().name = name;
+    }
+    session.set_protocol(protocol);
+    reply.set_protocol(protocol);
+    reply.map(7);
+    for (key, value) in [("server", "redis"), ("version", super::REDIS_VERSION)] {
+        reply.bulk(key.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"proto");
+    reply.integer(if protocol == Protocol::Resp3 { 3 } else { 2 });
+    reply.bulk(b"id");
+    reply.integer(session.client.id as i64);
+    for (key, value) in [("mode", "standalone"), ("role", "master")] {
+        reply.bulk(key.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"modules");
+    reply.array(0);
+    session.client.resp3.store(protocol == Protocol::Resp3, Relaxed);
+    Ok(())
+}
+
+/// Whether a client may have this name.
+///
+/// # Errors
+/// That it may not.
+pub fn check_name(name: &[u8]) -> Result<(), ReplyError> {
+    if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+        return Ok(());
+    }
+    Err(ReplyError::fixed("ERR Client names cannot contain spaces, newlines or special characters."))
+}

@@ -1,0 +1,343 @@
+//! What a row of the command table says: the only source of a command's arity, flags, keys, categories and routing.
+
+use crate::clients::Session;
+use crate::instance::Instance;
+use crate::protocol::{Args, CommandResult, Reply, ReplyError};
+use crate::tiers::local::View;
+
+use super::keys::{KeySpec, Keys};
+
+/// A handler of data: sees the keys it declared, and nothing else.
+pub type DataHandler = fn(&mut View<'_>, Args<'_>, &mut Reply<'_>) -> CommandResult;
+/// A handler of data that may have to wait.
+pub type BlockingHandler = fn(&mut View<'_>, Args<'_>, &mut Reply<'_>) -> Result<Attempt, ReplyError>;
+/// A handler of the connection or of the server as a whole.
+pub type SessionHandler = fn(&mut Context<'_, '_>, Args<'_>, &mut Reply<'_>) -> CommandResult;
+
+/// What a session handler may touch.
+pub struct Context<'a, 'view> {
+    /// The connection.
+    pub session: &'a mut Session,
+    /// The server. Its keyspace is to be reached through `view` only: a transaction may hold its locks already.
+    pub instance: &'a Instance,
+    /// The keyspace, shard by shard.
+    pub view: &'a mut View<'view>,
+}
+
+/// How an attempt at a blocking command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// It is done and the reply is written.
+    Done,
+    /// Nothing there yet: nothing was changed, nothing was written.
+    Wait {
+        /// Milliseconds to wait; `None` for as long as it takes.
+        timeout_ms: Option<u64>,
+        /// What to reply when the time is up.
+        on_timeout: OnTimeout,
+    },
+}
+
+/// The reply to a wait that ended with nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// `*-1` in RESP2.
+    NullArray,
+    /// `$-1` in RESP2.
+    Null,
+    /// `+OK` (`DEBUG SLEEP`).
+    Ok,
+}
+
+/// What runs, and so what it may touch.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// Keys under lock.
+    Data(DataHandler),
+    /// Keys under lock, and it may wait for them to change.
+    Blocking(BlockingHandler),
+    /// The session and the server, no keys under lock.
+    Session(SessionHandler),
+    /// The engine itself: transactions.
+    Control(Control),
+    /// Only subcommands.
+    Container(&'static [CommandSpec]),
+}
+
+/// The commands whose bodies live in the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// `MULTI`
+    Multi,
+    /// `EXEC`
+    Exec,
+    /// `DISCARD`
+    Discard,
+    /// `WATCH`
+    Watch,
+    /// `UNWATCH`
+    Unwatch,
+    /// `RESET`
+    Reset,
+}
+
+/// Which shards a data command runs under.
+#[derive(Clone, Copy)]
+pub enum Scope {
+    /// Those of the keys it declares.
+    Keys,
+    /// All of them.
+    All,
+    /// One after the other, each locked while it is looked at.
+    Each,
+    /// Depends on the arguments.
+    By(fn(Args<'_>) -> Scope),
+}
+
+/// How many arguments a command takes, its name included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arity {
+    /// This many.
+    Exactly(u16),
+    /// This many or more.
+    AtLeast(u16),
+}
+
+/// What a command is documented as belonging to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Group {
+    Generic,
+    String,
+    Bitmap,
+    Hash,
+    List,
+    Set,
+    SortedSet,
+    HyperLogLog,
+    Geo,
+    Connection,
+    Server,
+    Transactions,
+}
+
+/// Flags, as `COMMAND` names them; the values are ours.
+pub mod flag {
+    /// Changes data.
+    pub const WRITE: u32 = 1;
+    /// Reads data and changes none.
+    pub const READONLY: u32 = 1 << 1;
+    /// May need memory: refused when there is none.
+    pub const DENYOOM: u32 = 1 << 2;
+    /// For administrators.
+    pub const ADMIN: u32 = 1 << 3;
+    /// Publishes or subscribes.
+    pub const PUBSUB: u32 = 1 << 4;
+    /// Not from scripts.
+    pub const NOSCRIPT: u32 = 1 << 5;
+    /// May block.
+    pub const BLOCKING: u32 = 1 << 6;
+    /// Runs while the data is loaded.
+    pub const LOADING: u32 = 1 << 7;
+    /// Runs on a stale replica.
+    pub const STALE: u32 = 1 << 8;
+    /// Not shown in `MONITOR`.
+    pub const SKIP_MONITOR: u32 = 1 << 9;
+    /// Not in the slow log.
+    pub const SKIP_SLOWLOG: u32 = 1 << 10;
+    /// Constant or logarithmic time.
+    pub const FAST: u32 = 1 << 11;
+    /// Before authentication.
+    pub const NO_AUTH: u32 = 1 << 12;
+    /// May be replicated though it is no write.
+    pub const MAY_REPLICATE: u32 = 1 << 13;
+    /// Not inside a transaction.
+    pub const NO_MULTI: u32 = 1 << 14;
+    /// Its keys cannot all be found from the key specs.
+    pub const MOVABLEKEYS: u32 = 1 << 15;
+    /// Runs while a script is busy.
+    pub const ALLOW_BUSY: u32 = 1 << 16;
+    /// Not while asynchronous loading.
+    pub const NO_ASYNC_LOADING: u32 = 1 << 17;
+    /// Takes long for its key's size: runs apart from the worker thread.
+    pub const OFFLOAD: u32 = 1 << 18;
+}
+
+/// ACL categories beyond those that follow from flags and group.
+pub mod category {
+    /// Can bring a server to its knees.
+    pub const DANGEROUS: u32 = 1;
+    /// Concerns the key space rather than values.
+    pub const KEYSPACE: u32 = 1 << 1;
+}
+
+/// One row of the command table.
+pub struct CommandSpec {
+    /// Its name in lower case; a subcommand's without its container's.
+    pub name: &'static str,
+    /// What runs.
+    pub run: Run,
+    /// How many arguments.
+    pub arity: Arity,
+    /// Bits of [`flag`].
+    pub flags: u32,
+    /// Explicit bits of [`category`].
+    pub categories: u32,
+    /// Where its keys are.
+    pub keys: &'static [KeySpec],
+    /// Finds the keys where the specs cannot.
+    pub get_keys: Option<fn(Args<'_>, &mut Keys)>,
+    /// Which shards it needs.
+    pub scope: Scope,
+    /// Its place in the documentation.
+    pub group: Group,
+    /// One line on what it does.
+    pub summary: &'static str,
+    /// The version of Redis that brought it.
+    pub since: &'static str,
+    /// The cost, in Landau's notation.
+    pub complexity: &'static str,
+    /// The arguments behind the name, in the notation of Redis's documentation.
+    pub syntax: &'static str,
+    /// Tips for clients that spread commands over a cluster.
+    pub tips: &'static [&'static str],
+}
+
+impl CommandSpec {
+    const fn new(name: &'static str, group: Group, run: Run, arity: Arity) -> Self {
+        Self {
+            name,
+            run,
+            arity,
+            flags: 0,
+            categories: 0,
+            keys: &[],
+            get_keys: None,
+            scope: Scope::Keys,
+            group,
+            summary: "",
+            since: "1.0.0",
+            complexity: "O(1)",
+            syntax: "",
+            tips: &[],
+        }
+    }
+
+    /// A command on keys.
+    pub const fn data(name: &'static str, group: Group, arity: Arity, handler: DataHandler) -> Self {
+        Self::new(name, group, Run::Data(handler), arity)
+    }
+
+    /// A command on keys that may wait for them.
+    pub const fn waiting(name: &'static str, group: Group, arity: Arity, handler: BlockingHandler) -> Self {
+        Self::new(name, group, Run::Blocking(handler), arity).with(flag::BLOCKING)
+    }
+
+    /// A command on the connection or the server.
+    pub const fn session(name: &'static str, group: Group, arity: Arity, handler: SessionHandler) -> Self {
+        Self::new(name, group, Run::Session(handler), arity)
+    }
+
+    /// A command of the engine.
+    pub const fn control(name: &'static str, group: Group, arity: Arity, control: Control) -> Self {
+        Self::new(name, group, Run::Control(control), arity)
+    }
+
+    /// A command that has only subcommands.
+    pub const fn container(name: &'static str, group: Group, subcommands: &'static [CommandSpec]) -> Self {
+        Self::new(name, group, Run::Container(subcommands), Arity::AtLeast(2))
+    }
+
+    /// With these flags too.
+    pub const fn with(mut self, flags: u32) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// A write that may need memory.
+    pub const fn write(self) -> Self {
+        self.with(flag::WRITE | flag::DENYOOM)
+    }
+
+    /// A write that never needs memory.
+    pub const fn shrink(self) -> Self {
+        self.with(flag::WRITE)
+    }
+
+    /// A read.
+    pub const fn readonly(self) -> Self {
+        self.with(flag::READONLY)
+    }
+
+    /// Constant or logarithmic time.
+    pub const fn fast(self) -> Self {
+        self.with(flag::FAST)
+    }
+
+    /// In these ACL categories too.
+    pub const fn categories(mut self, categories: u32) -> Self {
+        self.categories |= categories;
+        self
+    }
+
+    /// With these keys.
+    pub const fn keys(mut self, keys: &'static [KeySpec]) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// With a function that finds keys which the specs cannot tell.
+    pub const fn get_keys(mut self, get_keys: fn(Args<'_>, &mut Keys)) -> Self {
+        self.get_keys = Some(get_keys);
+        self
+    }
+
+    /// Under these shards' locks.
+    pub const fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Its documentation: summary, the version that brought it, cost, syntax of the arguments.
+    pub const fn doc(
+        mut self,
+        summary: &'static str,
+        since: &'static str,
+        complexity: &'static str,
+        syntax: &'static str,
+    ) -> Self {
+        self.summary = summary;
+        self.since = since;
+        self.complexity = complexity;
+        self.syntax = syntax;
+        self
+    }
+
+    /// With these tips for clients.
+    pub const fn tips(mut self, tips: &'static [&'static str]) -> Self {
+        self.tips = tips;
+        self
+    }
+
+    /// Whether all these flags are set.
+    #[inline]
+    pub const fn has(&self, flags: u32) -> bool {
+        self.flags & flags == flags
+    }
+
+    /// The subcommands, if it is a container.
+    pub const fn subcommands(&self) -> &'static [CommandSpec] {
+        if let Run::Container(subcommands) = self.run { subcommands } else { &[] }
+    }
+}
+
+impl Arity {
+    /// Whether so many arguments, the name included, will do.
+    #[inline]
+    pub const fn accepts(self, arguments: usize) -> bool {
+        match self {
+            Self::Exactly(count) => arguments == count as usize,
+            Self::AtLeast(count) => arguments >= count as usize,
+        }
+    }
+}

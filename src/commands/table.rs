@@ -1,0 +1,185 @@
+//! The command table: rows by name.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::FAMILIES;
+use super::keys::{Begin, Find};
+use super::spec::CommandSpec;
+use crate::protocol::{Args, ReplyError};
+
+/// A row with what follows from it.
+pub struct Command {
+    /// The row.
+    pub spec: &'static CommandSpec,
+    /// The full name: `config|get` for a subcommand.
+    pub name: String,
+    /// Its place in the table, the index of its statistics.
+    pub index: usize,
+    /// The argument that is its only key, in the common case.
+    pub single_key: Option<usize>,
+    /// The container's place, for a subcommand.
+    pub parent: Option<usize>,
+    /// The subcommands' places by name.
+    subcommands: HashMap<&'static str, usize>,
+}
+
+/// All commands.
+pub struct CommandTable {
+    commands: Vec<Command>,
+    /// Names of up to 16 bytes, packed into integers, at their hash's place or behind it.
+    slots: Box<[(u128, u32)]>,
+    /// The longer ones.
+    long: HashMap<Vec<u8>, usize>,
+}
+
+/// The table, built from the rows once.
+pub static COMMANDS: LazyLock<CommandTable> = LazyLock::new(CommandTable::build);
+
+const SLOTS: usize = 1024;
+
+impl CommandTable {
+    fn build() -> Self {
+        let mut commands = Vec::new();
+        for spec in FAMILIES.iter().flat_map(|family| family.iter()) {
+            let parent = commands.len();
+            commands.push(Command::new(spec, spec.name.to_owned(), parent, None));
+            for subcommand in spec.subcommands() {
+                let index = commands.len();
+                let name = format!("{}|{}", spec.name, subcommand.name);
+                commands.push(Command::new(subcommand, name, index, Some(parent)));
+                commands[parent].subcommands.insert(subcommand.name, index);
+            }
+        }
+        let mut slots = vec![(0, 0); SLOTS].into_boxed_slice();
+        let mut long = HashMap::new();
+        for command in commands.iter().filter(|command| command.parent.is_none()) {
+            match pack(command.name.as_bytes()) {
+                Some(packed) => {
+                    let mut slot = slot_of(packed);
+                    while slots[slot].0 != 0 {
+                        slot = (slot + 1) % SLOTS;
+                    }
+                    slots[slot] = (packed, command.index as u32);
+                }
+                None => drop(long.insert(command.name.clone().into_bytes(), command.index)),
+            }
+        }
+        Self { commands, slots, long }
+    }
+
+    /// The command of this name, in any case.
+    #[inline]
+    pub fn get(&self, name: &[u8]) -> Option<&Command> {
+        let Some(packed) = pack(name) else {
+            return self.long.get(&name.to_ascii_lowercase()).map(|&index| &self.commands[index]);
+        };
+        let mut slot = slot_of(packed);
+        loop {
+            let (found, index) = self.slots[slot];
+            if found == packed {
+                return Some(&self.commands[index as usize]);
+            }
+            if found == 0 {
+                return None;
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+    }
+
+    /// The command a request names: the subcommand, if it names one.
+    ///
+    /// # Errors
+    /// That there is no such command or subcommand, in Redis's words.
+    #[inline]
+    pub fn resolve(&self, args: Args<'_>) -> Result<&Command, ReplyError> {
+        let Some(command) = self.get(args.at(0)) else { return Err(unknown_command(args)) };
+        if command.subcommands.is_empty() || args.len() < 2 {
+            return Ok(command);
+        }
+        self.subcommand(command, args.at(1)).ok_or_else(|| {
+            let shown = String::from_utf8_lossy(&args.at(1)[..args.at(1).len().min(128)]).into_owned();
+            let help = command.name.to_uppercase();
+            ReplyError::new(format!("ERR unknown subcommand '{shown}'. Try {help} HELP."))
+        })
+    }
+
+    /// A container's subcommand of this name, in any case.
+    pub fn subcommand(&self, container: &Command, name: &[u8]) -> Option<&Command> {
+        let name = name.to_ascii_lowercase();
+        let index = container.subcommands.get(std::str::from_utf8(&name).ok()?)?;
+        Some(&self.commands[*index])
+    }
+
+    /// The command at a place.
+    pub fn at(&self, index: usize) -> &Command {
+        &self.commands[index]
+    }
+
+    /// All of them, subcommands right behind their containers.
+    pub fn iter(&self) -> impl Iterator<Item = &Command> {
+        self.commands.iter()
+    }
+
+    /// Those that are no subcommands.
+    pub fn top_level(&self) -> impl Iterator<Item = &Command> {
+        self.commands.iter().filter(|command| command.parent.is_none())
+    }
+
+    /// How many there are, subcommands included.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Whether there is none, which never is.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+}
+
+impl Command {
+    fn new(spec: &'static CommandSpec, name: String, index: usize, parent: Option<usize>) -> Self {
+        let single_key = match spec.keys {
+            [one] if spec.get_keys.is_none() => match (one.begin, one.find) {
+                (Begin::Index(index), Find::Range { last: 0, .. }) => Some(index),
+                _ => None,
+            },
+            _ => None,
+        };
+        Self { spec, name, index, single_key, parent, subcommands: HashMap::new() }
+    }
+}
+
+/// A name of up to 16 bytes in lower case as one integer.
+#[inline]
+fn pack(name: &[u8]) -> Option<u128> {
+    if name.len() > 16 || name.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(name) {
+        *to = from.to_ascii_lowercase();
+    }
+    Some(u128::from_le_bytes(bytes))
+}
+
+#[inline]
+fn slot_of(packed: u128) -> usize {
+    let folded = (packed as u64) ^ ((packed >> 64) as u64).rotate_left(29);
+    (folded.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize % SLOTS
+}
+
+#[cold]
+fn unknown_command(args: Args<'_>) -> ReplyError {
+    let shown =
+        |bytes: &[u8], limit: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]).into_owned();
+    let mut beginning = String::new();
+    for argument in args.skip(1).iter() {
+        if beginning.len() >= 128 {
+            break;
+        }
+        beginning.push_str(&format!("'{}' ", shown(argument, 128 - beginning.len())));
+    }
+    let name = shown(args.at(0), 128);
+    ReplyError::new(format!("ERR unknown command '{name}', with args beginning with: {beginning}"))
+}

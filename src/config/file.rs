@@ -1,0 +1,265 @@
+//! The configuration file, and how flags, environment, file and defaults come together.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::arguments::Serve;
+use super::directives::Id;
+use super::units::parse_duration;
+use super::{Config, Settings};
+
+/// What is wrong with the configuration: where, which key, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no TOML.
+    #[error("{path}: {message}", path = path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with the line.
+        message: String,
+    },
+    /// A key or section that does not exist here.
+    #[error("{path}, line {line}: unknown key '{key}'", path = path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key, with its section.
+        key: String,
+    },
+    /// A value that does not fit.
+    #[error("{origin}: {key}: {reason}")]
+    BadValue {
+        /// File and line, or the flag.
+        origin: String,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// The sections, with the directives that belong to each.
+const SECTIONS: &[(&str, &[&str])] = &[
+    (
+        "server",
+        &[
+            "bind",
+            "port",
+            "unixsocket",
+            "unixsocketperm",
+            "threads",
+            "timeout",
+            "maxclients",
+            "requirepass",
+            "protected-mode",
+            "tcp-keepalive",
+            "tcp-backlog",
+            "dir",
+            "databases",
+            "shutdown-timeout",
+            "log-level",
+            "log-format",
+        ],
+    ),
+    ("memory", &["maxmemory", "maxmemory-policy", "maxmemory-samples", "lfu-log-factor", "lfu-decay-time"]),
+];
+
+/// Collects values, the later ones over the earlier.
+struct Loader {
+    settings: Settings,
+    log_json: bool,
+    threads: Option<usize>,
+    shutdown_timeout: Duration,
+}
+
+impl Config {
+    /// Brings flags (which include the environment) and the file together.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn load(flags: &Serve) -> Result<Self, ConfigError> {
+        let mut loader = Loader {
+            settings: Settings::default(),
+            log_json: false,
+            threads: None,
+            shutdown_timeout: Duration::from_secs(10),
+        };
+        if let Some(path) = &flags.config {
+            loader.file(path)?;
+        }
+        loader.flags(flags)?;
+        loader.finish(flags.config.clone())
+    }
+}
+
+impl Loader {
+    fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })?;
+        for (section, content) in &table {
+            let line = line_of(&text, section, None);
+            let unknown = |key: String, line| ConfigError::UnknownKey { path: path.to_owned(), line, key };
+            let Some(entries) = content.as_table() else { return Err(unknown(section.clone(), line)) };
+            let known = SECTIONS.iter().find(|(name, _)| name == section);
+            if known.is_none() && section != "redis" {
+                return Err(unknown(format!("[{section}]"), line));
+            }
+            for (key, value) in entries {
+                let line = line_of(&text, section, Some(key));
+                let fits = match known {
+                    Some((_, keys)) => keys.contains(&key.as_str()),
+                    None => Id::named(key).is_some(),
+                };
+                if !fits {
+                    return Err(unknown(format!("{section}.{key}"), line));
+                }
+                let origin = format!("{}, line {line}", path.display());
+                self.value(&origin, key, &as_text(value))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flags(&mut self, flags: &Serve) -> Result<(), ConfigError> {
+        let bind = (!flags.bind.is_empty()).then(|| flags.bind.join(" "));
+        for (key, value) in [
+            ("bind", &bind),
+            ("port", &flags.port),
+            ("unixsocket", &flags.unixsocket),
+            ("threads", &flags.threads),
+            ("maxmemory", &flags.maxmemory),
+            ("maxmemory-policy", &flags.maxmemory_policy),
+            ("requirepass", &flags.requirepass),
+            ("dir", &flags.dir),
+            ("log-level", &flags.log_level),
+            ("log-format", &flags.log_format),
+        ] {
+            if let Some(value) = value {
+                self.value(&format!("--{key}"), key, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, origin: &str, key: &str, value: &str) -> Result<(), ConfigError> {
+        self.try_value(key, value).map_err(|reason| ConfigError::BadValue {
+            origin: origin.to_owned(),
+            key: key.to_owned(),
+            reason,
+        })
+    }
+
+    fn try_value(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let id = match key {
+            "log-format" => {
+                self.log_json = match value {
+                    "text" => false,
+                    "json" => true,
+                    _ => return Err("must be text or json".to_owned()),
+                };
+                return Ok(());
+            }
+            "shutdown-timeout" => {
+                self.shutdown_timeout = parse_duration(value).ok_or("must be a time, as 10s")?;
+                return self.settings.load(Id::ShutdownTimeout, &self.shutdown_timeout.as_secs().to_string());
+            }
+            "log-level" => Id::Loglevel,
+            _ => Id::named(key).ok_or("unknown key")?,
+        };
+        if id == Id::Threads {
+            self.threads = value.parse().ok();
+        }
+        self.settings.load(id, value)
+    }
+
+    fn finish(self, file: Option<PathBuf>) -> Result<Config, ConfigError> {
+        let settings = self.settings;
+        let bind = settings.text(Id::Bind);
+        let bind = bind.split_whitespace().map(|address| {
+            let plain = address.trim_start_matches('-');
+            let plain = if plain == "localhost" {
+                "127.0.0.1"
+            } else if plain == "*" {
+                "0.0.0.0"
+            } else {
+                plain
+            };
+            plain.parse().map_err(|_| ConfigError::BadValue {
+                origin: "bind".to_owned(),
+                key: address.to_owned(),
+                reason: "is no IP address".to_owned(),
+            })
+        });
+        let bind = bind.collect::<Result<_, _>>()?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = self.threads.unwrap_or(cores);
+        if let Err(reason) = settings.load(Id::Threads, &threads.to_string()) {
+            return Err(ConfigError::BadValue {
+                origin: "threads".to_owned(),
+                key: threads.to_string(),
+                reason,
+            });
+        }
+        let unixsocket = settings.text(Id::Unixsocket);
+        Ok(Config {
+            bind,
+            port: settings.int(Id::Port) as u16,
+            unixsocket: (!unixsocket.is_empty()).then(|| PathBuf::from(&*unixsocket)),
+            threads,
+            dir: PathBuf::from(&*settings.text(Id::Dir)),
+            shutdown_timeout: self.shutdown_timeout,
+            log_level: settings.shown(Id::Loglevel),
+            log_json: self.log_json,
+            file,
+            settings: Arc::new(settings),
+        })
+    }
+}
+
+/// A value as the text that a flag would give.
+fn as_text(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Boolean(value) => if *value { "yes" } else { "no" }.to_owned(),
+        toml::Value::Array(values) => values.iter().map(as_text).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// The line of a section or of a key in it, from 1.
+fn line_of(text: &str, section: &str, key: Option<&str>) -> usize {
+    let mut in_section = false;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.starts_with('[') {
+            in_section = line.trim_matches(['[', ']']).trim() == section;
+            if in_section && key.is_none() {
+                return index + 1;
+            }
+        } else if in_section
+            && let Some(key) = key
+            && line.split('=').next().is_some_and(|name| name.trim().trim_matches('"') == key)
+        {
+            return index + 1;
+        } else if key.is_none() && line.split('=').next().is_some_and(|name| name.trim() == section) {
+            return index + 1;
+        }
+    }
+    1
+}

@@ -1,0 +1,41 @@
+//! Configuration: flags, environment, file, and the directives that `CONFIG GET` and `CONFIG SET` know.
+
+pub mod arguments;
+mod directives;
+mod file;
+mod settings;
+pub mod units;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use directives::{Id, Policy};
+pub use file::ConfigError;
+pub use settings::{SetError, Settings};
+
+/// What the server is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Addresses to listen on.
+    pub bind: Vec<IpAddr>,
+    /// The TCP port; 0 for none.
+    pub port: u16,
+    /// The Unix socket's path.
+    pub unixsocket: Option<PathBuf>,
+    /// Worker threads.
+    pub threads: usize,
+    /// Where files are kept.
+    pub dir: PathBuf,
+    /// How long stopping may take.
+    pub shutdown_timeout: Duration,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: String,
+    /// Whether the log is JSON.
+    pub log_json: bool,
+    /// The file it came from.
+    pub file: Option<PathBuf>,
+    /// The directives.
+    pub settings: Arc<Settings>,
+}

@@ -1,0 +1,178 @@
+//! Blocked clients: who waits is registered under the locks that its command ran under, so no wake-up is lost;
+//! whoever makes a key ready runs the waiting commands, first come first served, before its own next command.
+
+use std::sync::Arc;
+
+use super::execute::{Outcome, lock_plan};
+use super::worker::Worker;
+use crate::clients::Session;
+use crate::commands::keys;
+use crate::commands::spec::{Attempt, OnTimeout, Run};
+use crate::commands::table::{COMMANDS, Command};
+use crate::protocol::{Args, Reply, ReplyError};
+use crate::tiers::local::{LockPlan, View, Waiter, WaiterOutcome};
+use crate::types::hasher::hash_bytes;
+
+/// A command that waits.
+pub struct Blocked {
+    /// Its registration.
+    pub waiter: Arc<Waiter>,
+    /// Milliseconds to wait; `None` for as long as it takes.
+    pub timeout_ms: Option<u64>,
+    /// What to reply when the time is up.
+    pub on_timeout: OnTimeout,
+    /// Its place in the command table.
+    pub command: usize,
+}
+
+/// Why the connection stops waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitEnd {
+    /// The waiter has an outcome.
+    Finished,
+    /// The time is up.
+    TimedOut,
+    /// The client is gone.
+    Gone,
+}
+
+/// Registers the session's command for the keys it declared, which `view` holds locked.
+pub(super) fn register(
+    session: &Session,
+    command: &Command,
+    args: Args<'_>,
+    view: &mut View<'_>,
+) -> Arc<Waiter> {
+    let found = keys::extract(command.spec, args).unwrap_or_default();
+    let mut names: Vec<Box<[u8]>> = Vec::with_capacity(found.len());
+    for (index, _) in found {
+        let key = args.at(index);
+        if !names.iter().any(|name| **name == *key) {
+            names.push(key.into());
+        }
+    }
+    let waiter =
+        Waiter::new(session.client.id, session.db, names, command.index, args.to_owned(), session.protocol);
+    let waiter = Arc::new(waiter);
+    view.wait(&waiter);
+    waiter
+}
+
+impl Worker {
+    /// Removes expired keys of one shard.
+    pub fn sweep(&mut self, shard: usize) {
+        self.read_clock();
+        let now_ms = self.now_ms();
+        self.instance.keyspace.sweep_shard(shard, now_ms, &mut self.effects);
+        if !self.effects.is_empty() {
+            self.settle();
+        }
+    }
+
+    /// Ends a wait and writes its reply: the command's, if it was served, else what fits the end.
+    pub fn finish_wait(&mut self, session: &mut Session, blocked: &Blocked, end: WaitEnd, out: &mut Vec<u8>) {
+        self.read_clock();
+        let waiter = &blocked.waiter;
+        let instance = self.instance;
+        if end != WaitEnd::Finished {
+            let plan = LockPlan::Keys(waiter.keys.iter().map(|key| hash_bytes(key)).collect());
+            let mut view = View::new(&instance.keyspace, &plan, waiter.db, self.now_ms(), &mut self.effects);
+            view.stop_waiting(waiter);
+        }
+        let mut reply = Reply::new(out, session.protocol);
+        match waiter.take_outcome() {
+            Some(WaiterOutcome::Served(encoded)) => reply.raw(&encoded),
+            Some(WaiterOutcome::Unblocked { with_error: true }) => {
+                self.stop_waiting(waiter);
+                let error = ReplyError::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                self.count_error(&error);
+                reply.error(&error);
+            }
+            Some(WaiterOutcome::Unblocked { with_error: false }) => {
+                self.stop_waiting(waiter);
+                blocked.on_timeout.write(&mut reply);
+            }
+            None if end == WaitEnd::TimedOut => blocked.on_timeout.write(&mut reply),
+            None => {}
+        }
+    }
+
+    fn stop_waiting(&mut self, waiter: &Arc<Waiter>) {
+        let instance = self.instance;
+        let plan = LockPlan::Keys(waiter.keys.iter().map(|key| hash_bytes(key)).collect());
+        let now_ms = self.now_ms();
+        View::new(&instance.keyspace, &plan, waiter.db, now_ms, &mut self.effects).stop_waiting(waiter);
+    }
+
+    /// Runs the commands that wait for a key, in the order they came, until one more finds nothing.
+    pub(super) fn serve_waiters(&mut self, db: usize, key: &[u8]) {
+        let mut index = 0;
+        loop {
+            let instance = self.instance;
+            let plan = LockPlan::Keys([hash_bytes(key)].into_iter().collect());
+            let now_ms = self.now_ms();
+            let waiter =
+                View::new(&instance.keyspace, &plan, db, now_ms, &mut self.effects).waiter(key, index);
+            let Some(waiter) = waiter else { return };
+            if !self.serve(&waiter) {
+                index += 1;
+            }
+        }
+    }
+
+    /// Runs a waiter's command; says whether the waiter is out of the queue.
+    fn serve(&mut self, waiter: &Arc<Waiter>) -> bool {
+        let command = COMMANDS.at(waiter.command);
+        let args = waiter.args.as_args();
+        let instance = self.instance;
+        let mut effects = std::mem::take(&mut self.effects);
+        let mut view =
+            View::new(&instance.keyspace, &lock_plan(command, args), waiter.db, self.now_ms(), &mut effects);
+        let first = &waiter.keys[0];
+        let is_queued = (0..).map_while(|at| view.waiter(first, at)).any(|other| Arc::ptr_eq(&other, waiter));
+        let mut left = !is_queued;
+        if is_queued && !waiter.is_finished() {
+            let mut encoded = Vec::new();
+            match self.retry(command, args, &mut view, waiter, &mut encoded) {
+                Outcome::Wait { .. } => {}
+                Outcome::Replied(_) => {
+                    left = true;
+                    view.stop_waiting(waiter);
+                    waiter.finish(WaiterOutcome::Served(encoded));
+                }
+            }
+        }
+        drop(view);
+        self.effects.ready.append(&mut effects.ready);
+        self.effects.events.append(&mut effects.events);
+        self.effects.garbage.append(&mut effects.garbage);
+        left
+    }
+
+    fn retry(
+        &mut self,
+        command: &Command,
+        args: Args<'_>,
+        view: &mut View<'_>,
+        waiter: &Waiter,
+        encoded: &mut Vec<u8>,
+    ) -> Outcome {
+        let mut reply = Reply::new(encoded, waiter.protocol);
+        let Run::Blocking(handler) = command.spec.run else {
+            return Outcome::Replied(Err(ReplyError::SYNTAX));
+        };
+        match handler(view, args, &mut reply) {
+            Ok(Attempt::Done) => Outcome::Replied(Ok(())),
+            // A key of the wrong type does not wake those who wait for the right one.
+            Err(error) if error == ReplyError::WRONG_TYPE => {
+                Outcome::Wait { timeout_ms: None, on_timeout: OnTimeout::Null }
+            }
+            Ok(Attempt::Wait { timeout_ms, on_timeout }) => Outcome::Wait { timeout_ms, on_timeout },
+            Err(error) => {
+                reply.truncate(0);
+                reply.error(&error);
+                Outcome::Replied(Err(error))
+            }
+        }
+    }
+}

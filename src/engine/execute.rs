@@ -1,0 +1,301 @@
+//! One request: the gate it must pass, and the handler that runs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
+
+use smallvec::SmallVec;
+
+use super::blocking::Blocked;
+use super::worker::Worker;
+use crate::clients::{ReplyMode, Session, Transaction};
+use crate::clock;
+use crate::commands::keys;
+use crate::commands::spec::{Attempt, Context, Control, OnTimeout, Run, Scope, flag};
+use crate::commands::table::{COMMANDS, Command};
+use crate::config::Id;
+use crate::protocol::{Args, CommandResult, Reply, ReplyError};
+use crate::tiers::local::{Evicted, LockPlan, View};
+use crate::types::hasher::hash_bytes;
+
+/// What comes after a request.
+pub enum Flow {
+    /// The next one.
+    Next,
+    /// The end of the connection.
+    Close,
+    /// A wait.
+    Blocked(Blocked),
+}
+
+/// What a handler left behind.
+pub(super) enum Outcome {
+    Replied(CommandResult),
+    Wait { timeout_ms: Option<u64>, on_timeout: OnTimeout },
+}
+
+impl Worker {
+    /// Runs one request, appending its reply to `out`.
+    pub(super) fn execute(&mut self, session: &mut Session, args: Args<'_>, out: &mut Vec<u8>) -> Flow {
+        let mark = out.len();
+        let mode = session.reply_mode;
+        session.client.last_request_ms.store(self.now_ms(), Relaxed);
+        let flow = match COMMANDS.resolve(args).and_then(|command| self.admit(session, command, args)) {
+            Ok(command) => {
+                session.client.last_command.store(command.index, Relaxed);
+                self.dispatch(session, command, args, out)
+            }
+            Err(error) => {
+                self.refuse(session, args, &error, out);
+                Flow::Next
+            }
+        };
+        if mode != ReplyMode::On {
+            out.truncate(mark);
+            if mode == ReplyMode::SkipNext && session.reply_mode == ReplyMode::SkipNext {
+                session.reply_mode = ReplyMode::On;
+            }
+        } else if session.reply_mode != ReplyMode::On {
+            out.truncate(mark);
+        }
+        if session.closing { Flow::Close } else { flow }
+    }
+
+    /// The gate: whether the command may run now.
+    #[inline]
+    fn admit<'c>(
+        &mut self,
+        session: &mut Session,
+        command: &'c Command,
+        args: Args<'_>,
+    ) -> Result<&'c Command, ReplyError> {
+        let spec = command.spec;
+        if !spec.arity.accepts(args.len()) {
+            return Err(ReplyError::wrong_arity(&command.name));
+        }
+        if !session.authenticated && !spec.has(flag::NO_AUTH) {
+            return Err(ReplyError::NO_AUTH);
+        }
+        if session.transaction.is_some() && spec.has(flag::NO_MULTI) {
+            return Err(ReplyError::fixed("ERR Command not allowed inside a transaction"));
+        }
+        if self.instance.keyspace.is_over_limit() {
+            self.make_room(session, command)?;
+        }
+        Ok(command)
+    }
+
+    /// Evicts; what may need memory is refused if that does not help.
+    #[cold]
+    fn make_room(&mut self, session: &Session, command: &Command) -> Result<(), ReplyError> {
+        let now_ms = self.now_ms();
+        let evicted = self.instance.keyspace.make_room(now_ms, &mut self.effects);
+        self.settle();
+        let executes_writes = || {
+            command.spec.name == "exec"
+                && session.transaction.as_ref().is_some_and(|transaction| {
+                    transaction.queue.iter().any(|(index, _)| COMMANDS.at(*index).spec.has(flag::DENYOOM))
+                })
+        };
+        if evicted == Evicted::Exhausted && (command.spec.has(flag::DENYOOM) || executes_writes()) {
+            return Err(ReplyError::OUT_OF_MEMORY);
+        }
+        Ok(())
+    }
+
+    /// Replies an error to a request that was not run.
+    #[cold]
+    fn refuse(&mut self, session: &mut Session, args: Args<'_>, error: &ReplyError, out: &mut Vec<u8>) {
+        if let Ok(command) = COMMANDS.resolve(args) {
+            self.counters.commands[command.index].rejected.add(1);
+            if matches!(command.spec.run, Run::Control(Control::Exec)) && session.transaction.is_some() {
+                let text = format!("EXECABORT Transaction discarded because of: {}", error.text());
+                self.discard_transaction(session);
+                return self.reply_error(session, &ReplyError::new(text), out);
+            }
+        }
+        if let Some(transaction) = &mut session.transaction {
+            transaction.is_broken = true;
+        }
+        self.reply_error(session, error, out);
+    }
+
+    pub(super) fn reply_error(&mut self, session: &Session, error: &ReplyError, out: &mut Vec<u8>) {
+        self.count_error(error);
+        Reply::new(out, session.protocol).error(error);
+    }
+
+    #[cold]
+    pub(super) fn count_error(&self, error: &ReplyError) {
+        self.counters.errors.add(1);
+        self.instance.telemetry.count_error(error.code());
+    }
+
+    #[inline]
+    fn dispatch(
+        &mut self,
+        session: &mut Session,
+        command: &Command,
+        args: Args<'_>,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        if let Some(transaction) = &mut session.transaction
+            && !matches!(command.spec.run, Run::Control(_))
+            && !matches!(command.spec.name, "quit")
+        {
+            return queue(session_queue(transaction, command, args), session, out);
+        }
+        match command.spec.run {
+            Run::Control(control) => self.control(control, session, command, args, out),
+            _ => self.call(session, command, args, out),
+        }
+    }
+
+    /// Runs a command of its own (not within a transaction) under the locks it needs.
+    #[inline]
+    pub(super) fn call(
+        &mut self,
+        session: &mut Session,
+        command: &Command,
+        args: Args<'_>,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let (db, now_ms) = (session.db, self.now_ms());
+        let instance = self.instance;
+        let mut effects = std::mem::take(&mut self.effects);
+        let mut view = match (command.single_key, command.spec.scope) {
+            (Some(index), Scope::Keys) => {
+                let key = args.at(index);
+                View::of_key(&instance.keyspace, key, hash_bytes(key), db, now_ms, &mut effects)
+            }
+            _ => View::new(&instance.keyspace, &lock_plan(command, args), db, now_ms, &mut effects),
+        };
+        if session.client.no_touch.load(Relaxed) {
+            view.set_touches(false);
+        }
+        let outcome = self.invoke(session, command, args, &mut view, out);
+        let flow = match outcome {
+            Outcome::Replied(_) => Flow::Next,
+            Outcome::Wait { timeout_ms, on_timeout } => {
+                let waiter = super::blocking::register(session, command, args, &mut view);
+                Flow::Blocked(Blocked { waiter, timeout_ms, on_timeout, command: command.index })
+            }
+        };
+        drop(view);
+        self.effects = effects;
+        if !self.effects.is_empty() {
+            self.settle();
+        }
+        flow
+    }
+
+    /// Runs a handler, measures it, and makes its error the reply.
+    #[inline]
+    pub(super) fn invoke(
+        &mut self,
+        session: &mut Session,
+        command: &Command,
+        args: Args<'_>,
+        view: &mut View<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let mark = out.len();
+        let begin = self.ticks;
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let mut reply = Reply::new(out, session.protocol);
+            match command.spec.run {
+                Run::Data(handler) => Outcome::Replied(handler(view, args, &mut reply)),
+                Run::Blocking(handler) => match handler(view, args, &mut reply) {
+                    Ok(Attempt::Done) => Outcome::Replied(Ok(())),
+                    Ok(Attempt::Wait { timeout_ms, on_timeout }) => Outcome::Wait { timeout_ms, on_timeout },
+                    Err(error) => Outcome::Replied(Err(error)),
+                },
+                Run::Session(handler) => {
+                    let mut context = Context { session, instance: &self.instance, view };
+                    Outcome::Replied(handler(&mut context, args, &mut reply))
+                }
+                // A container without a subcommand does not pass the arity check.
+                Run::Control(_) | Run::Container(_) => Outcome::Replied(Err(ReplyError::SYNTAX)),
+            }
+        }));
+        let outcome = caught.unwrap_or_else(|_| {
+            self.counters.panics.add(1);
+            tracing::error!(command = command.name, "a command panicked");
+            Outcome::Replied(Err(ReplyError::fixed("ERR internal error")))
+        });
+        if let Outcome::Replied(Err(error)) = &outcome {
+            out.truncate(mark);
+            self.counters.commands[command.index].failed.add(1);
+            self.count_error(error);
+            Reply::new(out, session.protocol).error(error);
+        }
+        self.measure(session, command, args, begin);
+        outcome
+    }
+
+    /// Counts an execution and its time; notes it if it was slow.
+    #[inline]
+    pub(super) fn measure(&mut self, session: &Session, command: &Command, args: Args<'_>, begin: u64) {
+        self.ticks = clock::ticks();
+        let nanos = clock::nanos_between(begin, self.ticks);
+        let counters = &self.counters.commands[command.index];
+        counters.calls.add(1);
+        counters.nanos.add(nanos);
+        self.counters.latencies[command.index].record(nanos);
+        let threshold = self.instance.settings.int(Id::SlowlogLogSlowerThan);
+        if threshold >= 0 && nanos / 1000 >= threshold as u64 && !command.spec.has(flag::SKIP_SLOWLOG) {
+            self.note_slow(session, args, nanos / 1000);
+        }
+    }
+
+    #[cold]
+    fn note_slow(&self, session: &Session, args: Args<'_>, micros: u64) {
+        let limit = self.instance.settings.int(Id::SlowlogMaxLen) as usize;
+        let client = &session.client;
+        let (address, name) = (client.address.clone(), client.names.lock().name.clone());
+        self.instance.slow_log.lock().push(args, self.now_ms() / 1000, micros, address, name, limit);
+    }
+
+    /// Carries out what commands left to be done after their locks.
+    #[cold]
+    pub(super) fn settle(&mut self) {
+        while !self.effects.ready.is_empty() {
+            for (db, key) in std::mem::take(&mut self.effects.ready) {
+                self.serve_waiters(db, &key);
+            }
+        }
+        self.effects.events.clear();
+        if !self.effects.garbage.is_empty() || !self.effects.tables.is_empty() {
+            self.instance.free_later(std::mem::take(&mut self.effects));
+        }
+    }
+}
+
+fn session_queue(transaction: &mut Transaction, command: &Command, args: Args<'_>) -> (usize, usize) {
+    transaction.push(command.index, args);
+    (transaction.queue.len(), transaction.memory())
+}
+
+fn queue((queued, memory): (usize, usize), session: &Session, out: &mut Vec<u8>) -> Flow {
+    session.client.queued.store(queued + 1, Relaxed);
+    session.client.transaction_memory.store(memory, Relaxed);
+    Reply::new(out, session.protocol).simple("QUEUED");
+    Flow::Next
+}
+
+/// The shards a command needs.
+pub(super) fn lock_plan(command: &Command, args: Args<'_>) -> LockPlan {
+    let mut scope = command.spec.scope;
+    while let Scope::By(decide) = scope {
+        scope = decide(args);
+    }
+    match (scope, command.spec.run) {
+        (Scope::All, _) => LockPlan::All,
+        (Scope::Each, _) | (_, Run::Session(_) | Run::Control(_) | Run::Container(_)) => LockPlan::Each,
+        (Scope::Keys | Scope::By(_), Run::Data(_) | Run::Blocking(_)) => {
+            let keys = keys::extract(command.spec, args).unwrap_or_default();
+            let hashes: SmallVec<[u64; 4]> =
+                keys.iter().map(|(index, _)| hash_bytes(args.at(*index))).collect();
+            LockPlan::Keys(hashes)
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The engine: runs requests, synchronously, from an input buffer to an output buffer.
+//!
+//! It knows no sockets: any I/O backend can drive it. What cannot be done at once (a blocked client, work that takes
+//! long) is handed back to the caller as a [`Step`].
+
+mod blocking;
+mod execute;
+mod pipeline;
+mod transaction;
+mod worker;
+
+pub use blocking::{Blocked, WaitEnd};
+pub use pipeline::{Progress, Step};
+pub use worker::Worker;

@@ -1,0 +1,92 @@
+//! The server as a whole: what all connections share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::clients::Clients;
+use crate::clock;
+use crate::config::{Config, Settings};
+use crate::slow_log::SlowLog;
+use crate::telemetry::Telemetry;
+use crate::tiers::local::{Effects, Keyspace};
+
+/// Everything that outlives a connection.
+pub struct Instance {
+    /// The keys.
+    pub keyspace: Keyspace,
+    /// The settings in force.
+    pub settings: Arc<Settings>,
+    /// What the server was started with.
+    pub config: Config,
+    /// The connected clients.
+    pub clients: Clients,
+    /// What is counted.
+    pub telemetry: Telemetry,
+    /// Commands that took long.
+    pub slow_log: Mutex<SlowLog>,
+    /// Names this process among all that ever were.
+    pub run_id: String,
+    /// When it started.
+    pub started: std::time::Instant,
+    /// Whether keys past their deadline are looked for (`DEBUG SET-ACTIVE-EXPIRE`).
+    pub active_expire: AtomicBool,
+    stopping: AtomicBool,
+    stop: tokio::sync::Notify,
+    garbage: std::sync::mpsc::Sender<Effects>,
+}
+
+impl Instance {
+    /// An empty server with this configuration. It lives as long as the process: no request counts references.
+    ///
+    /// # Errors
+    /// If the thread that frees memory cannot be started.
+    pub fn start(config: Config) -> std::io::Result<&'static Self> {
+        let settings = config.settings.clone();
+        let (garbage, received) = std::sync::mpsc::channel::<Effects>();
+        std::thread::Builder::new().name("lazy-free".to_owned()).spawn(move || {
+            for effects in received {
+                drop(effects);
+            }
+        })?;
+        let databases = settings.int(crate::config::Id::Databases) as usize;
+        let run_id = std::iter::repeat_with(|| fastrand::digit(16));
+        Ok(Box::leak(Box::new(Self {
+            keyspace: Keyspace::new(databases, settings.clone()),
+            settings,
+            config,
+            clients: Clients::default(),
+            telemetry: Telemetry::new(),
+            slow_log: Mutex::new(SlowLog::default()),
+            run_id: run_id.take(40).collect(),
+            started: clock::monotonic(),
+            active_expire: AtomicBool::new(true),
+            stopping: AtomicBool::new(false),
+            stop: tokio::sync::Notify::new(),
+            garbage,
+        })))
+    }
+
+    /// Frees values on the thread for that.
+    pub fn free_later(&self, effects: Effects) {
+        // The receiver ends only with the process; then it does not matter who frees.
+        drop(self.garbage.send(effects));
+    }
+
+    /// Ends the server in good order (`SHUTDOWN`, SIGTERM).
+    pub fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        self.stop.notify_one();
+    }
+
+    /// Whether the server is ending.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    /// Resolves when the server is to end.
+    pub async fn stopped(&self) {
+        self.stop.notified().await;
+    }
+}

@@ -1,0 +1,11 @@
+//! The Redis protocol: requests in, replies out, and the texts of errors.
+
+mod arguments;
+mod error;
+mod reply;
+mod request;
+
+pub use arguments::{Args, OwnedArgs, Span};
+pub use error::{CommandResult, ProtocolError, ReplyError};
+pub use reply::{Protocol, Reply};
+pub use request::{Limits, RequestParser};

@@ -1,0 +1,248 @@
+//! Replies: the vocabulary of RESP3, and the only place that knows how RESP2 says it.
+
+use super::ReplyError;
+
+/// The protocol version a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// RESP2, what every connection starts with.
+    #[default]
+    Resp2,
+    /// RESP3, after `HELLO 3`.
+    Resp3,
+}
+
+/// Writes replies of one connection's protocol to its output buffer.
+///
+/// Handlers write into it and never see a socket; what they wrote is taken back when they return an error.
+pub struct Reply<'a> {
+    out: &'a mut Vec<u8>,
+    protocol: Protocol,
+}
+
+/// The place of an aggregate's header whose length is known only at the end.
+#[must_use]
+pub struct Deferred {
+    at: usize,
+}
+
+impl<'a> Reply<'a> {
+    /// A writer that appends to `out`.
+    #[inline]
+    pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Self {
+        Self { out, protocol }
+    }
+
+    /// The protocol this reply is encoded in.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Changes the protocol from here on (`HELLO`).
+    pub fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
+    /// Whether the connection speaks RESP3.
+    pub fn is_resp3(&self) -> bool {
+        self.protocol == Protocol::Resp3
+    }
+
+    /// A mark to come back to with [`Reply::truncate`].
+    pub fn position(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Takes back all that was written after the mark.
+    pub fn truncate(&mut self, position: usize) {
+        self.out.truncate(position);
+    }
+
+    /// What was written after the mark.
+    pub fn written(&self, position: usize) -> &[u8] {
+        &self.out[position..]
+    }
+
+    /// Appends an already encoded reply.
+    pub fn raw(&mut self, encoded: &[u8]) {
+        self.out.extend_from_slice(encoded);
+    }
+
+    /// `+OK`.
+    #[inline]
+    pub fn ok(&mut self) {
+        self.out.extend_from_slice(b"+OK\r\n");
+    }
+
+    /// A simple string; must hold no line break.
+    pub fn simple(&mut self, text: &str) {
+        self.out.push(b'+');
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An error; line breaks in its text become spaces.
+    pub fn error(&mut self, error: &ReplyError) {
+        self.out.push(b'-');
+        self.out
+            .extend(error.text().bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An integer.
+    #[inline]
+    pub fn integer(&mut self, value: i64) {
+        match value {
+            0 => self.out.extend_from_slice(b":0\r\n"),
+            1 => self.out.extend_from_slice(b":1\r\n"),
+            _ => self.header(b':', value),
+        }
+    }
+
+    /// A length or count as an integer.
+    #[inline]
+    pub fn count(&mut self, value: usize) {
+        self.integer(value as i64);
+    }
+
+    /// A bulk string.
+    #[inline]
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(bytes.len() + 16);
+        self.header(b'$', bytes.len() as i64);
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// A bulk string or null.
+    pub fn bulk_or_null(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.bulk(bytes),
+            None => self.null(),
+        }
+    }
+
+    /// An integer as a bulk string.
+    pub fn bulk_integer(&mut self, value: i64) {
+        self.bulk(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// A text with a format of three letters (`txt`, `mkd`): RESP3's verbatim string.
+    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
+        if !self.is_resp3() {
+            return self.bulk(text);
+        }
+        self.header(b'=', text.len() as i64 + 4);
+        self.out.extend_from_slice(format.as_bytes());
+        self.out.push(b':');
+        self.out.extend_from_slice(text);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// A double: a bulk string in RESP2.
+    pub fn double(&mut self, value: f64) {
+        let mut buffer = crate::types::number::FloatBuf::new();
+        let text = crate::types::number::format_f64(value, &mut buffer);
+        if self.is_resp3() {
+            self.out.push(b',');
+            self.out.extend_from_slice(text);
+            self.out.extend_from_slice(b"\r\n");
+        } else {
+            self.header(b'$', text.len() as i64);
+            self.out.extend_from_slice(text);
+            self.out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// A boolean: `:1` or `:0` in RESP2.
+    pub fn boolean(&mut self, value: bool) {
+        let text: &[u8] = match (self.protocol, value) {
+            (Protocol::Resp2, true) => b":1\r\n",
+            (Protocol::Resp2, false) => b":0\r\n",
+            (Protocol::Resp3, true) => b"#t\r\n",
+            (Protocol::Resp3, false) => b"#f\r\n",
+        };
+        self.out.extend_from_slice(text);
+    }
+
+    /// Null where a single value would stand: `$-1` in RESP2.
+    #[inline]
+    pub fn null(&mut self) {
+        let text: &[u8] = if self.is_resp3() { b"_\r\n" } else { b"$-1\r\n" };
+        self.out.extend_from_slice(text);
+    }
+
+    /// Null where an array would stand: `*-1` in RESP2.
+    pub fn null_array(&mut self) {
+        let text: &[u8] = if self.is_resp3() { b"_\r\n" } else { b"*-1\r\n" };
+        self.out.extend_from_slice(text);
+    }
+
+    /// The header of an array of `len` replies, which follow.
+    #[inline]
+    pub fn array(&mut self, len: usize) {
+        self.header(b'*', len as i64);
+    }
+
+    /// The header of a map of `pairs` key-value pairs, which follow; a flat array in RESP2.
+    pub fn map(&mut self, pairs: usize) {
+        if self.is_resp3() {
+            self.header(b'%', pairs as i64);
+        } else {
+            self.header(b'*', pairs as i64 * 2);
+        }
+    }
+
+    /// The header of a set; an array in RESP2.
+    pub fn set(&mut self, len: usize) {
+        self.header(if self.is_resp3() { b'~' } else { b'*' }, len as i64);
+    }
+
+    /// The header of an out-of-band message; an array in RESP2.
+    pub fn push(&mut self, len: usize) {
+        self.header(if self.is_resp3() { b'>' } else { b'*' }, len as i64);
+    }
+
+    /// Begins an aggregate whose length is not known yet.
+    pub fn deferred(&mut self) -> Deferred {
+        Deferred { at: self.out.len() }
+    }
+
+    /// Puts an array's header before what was written since.
+    pub fn end_array(&mut self, deferred: Deferred, len: usize) {
+        self.insert_header(deferred, b'*', len);
+    }
+
+    /// Puts a set's header before what was written since.
+    pub fn end_set(&mut self, deferred: Deferred, len: usize) {
+        let mark = if self.is_resp3() { b'~' } else { b'*' };
+        self.insert_header(deferred, mark, len);
+    }
+
+    /// Puts a map's header before the pairs written since.
+    pub fn end_map(&mut self, deferred: Deferred, pairs: usize) {
+        if self.is_resp3() {
+            self.insert_header(deferred, b'%', pairs);
+        } else {
+            self.insert_header(deferred, b'*', pairs * 2);
+        }
+    }
+
+    fn insert_header(&mut self, deferred: Deferred, mark: u8, len: usize) {
+        let body_end = self.out.len();
+        self.header(mark, len as i64);
+        let header_len = self.out.len() - body_end;
+        self.out[deferred.at..].rotate_right(header_len);
+    }
+
+    #[inline]
+    fn header(&mut self, mark: u8, value: i64) {
+        self.out.push(mark);
+        if (0..10).contains(&value) {
+            self.out.push(b'0' + value as u8);
+        } else {
+            self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+}

@@ -1,0 +1,288 @@
+//! One connection: read, run, write.
+//!
+//! Requests are read into the thread's buffer and run from there; only what is left of an incomplete one is kept.
+//! While a client does not take its replies, nothing more of it is read.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::stream::{Accepted, Stream};
+use super::workers::Bench;
+use crate::clients::{Client, Session};
+use crate::config::Id;
+use crate::engine::{Blocked, Step, WaitEnd};
+use crate::instance::Instance;
+use crate::protocol::RequestParser;
+
+/// Buffers above this size are given back once they are empty.
+const KEEP_CAPACITY: usize = 16 * 1024;
+/// The least room for a read into a connection's own buffer.
+const READ_AHEAD: usize = 16 * 1024;
+
+struct Connection {
+    stream: Stream,
+    bench: Rc<RefCell<Bench>>,
+    instance: &'static Instance,
+    session: Session,
+    parser: RequestParser,
+    /// Input that could not be run yet.
+    pending: Vec<u8>,
+    /// Replies that the socket did not take yet.
+    unsent: Vec<u8>,
+}
+
+/// What ended a turn.
+enum Turn {
+    /// Read more.
+    Read,
+    /// Run what is pending.
+    Again,
+    /// Wait for keys.
+    Blocked(Blocked),
+    /// Close.
+    Close,
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(bench: Rc<RefCell<Bench>>, socket: Accepted, client: Arc<Client>) {
+    let instance = bench.borrow().worker.instance;
+    match socket.into_stream() {
+        Ok(stream) => {
+            let authenticated = instance.settings.text(Id::Requirepass).is_empty();
+            let mut connection = Connection {
+                stream,
+                bench: bench.clone(),
+                instance,
+                session: Session::new(client.clone(), authenticated),
+                parser: RequestParser::default(),
+                pending: Vec::new(),
+                unsent: Vec::new(),
+            };
+            if let Err(error) = connection.serve().await {
+                tracing::debug!(client = client.id, %error, "connection lost");
+            }
+            bench.borrow_mut().worker.end_session(&mut connection.session);
+        }
+        Err(error) => tracing::warn!(%error, "a new connection cannot be watched"),
+    }
+    instance.clients.set_blocked(&client, None);
+    instance.clients.remove(client.id);
+}
+
+impl Connection {
+    async fn serve(&mut self) -> io::Result<()> {
+        loop {
+            match self.turn().await? {
+                Turn::Read => {}
+                Turn::Again => while let Turn::Again = self.run_pending().await? {},
+                Turn::Blocked(blocked) => self.wait(blocked).await?,
+                Turn::Close => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads once and runs what came.
+    async fn turn(&mut self) -> io::Result<Turn> {
+        if !self.pending.is_empty() && !self.parser.is_partial() {
+            return self.run_pending().await;
+        }
+        if !self.wait_for_input().await? {
+            return Ok(Turn::Close);
+        }
+        if !self.pending.is_empty() {
+            return self.read_more().await;
+        }
+        let (consumed, read, step) = {
+            let bench = &mut *self.bench.borrow_mut();
+            let read = match self.stream.try_read(&mut bench.input) {
+                Ok(0) => return Ok(Turn::Close),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Turn::Read),
+                Err(error) => return Err(error),
+            };
+            bench.worker.counters.input_bytes.add(read as u64);
+            bench.output.clear();
+            let input = &mut bench.input[..read];
+            let progress = bench.worker.run(&mut self.session, &mut self.parser, input, &mut bench.output);
+            self.pending.extend_from_slice(&bench.input[progress.consumed..read]);
+            let sent = send(&self.stream, &bench.output)?;
+            bench.worker.counters.output_bytes.add(bench.output.len() as u64);
+            self.unsent.extend_from_slice(&bench.output[sent..]);
+            if bench.output.capacity() > super::workers::KEEP_OUTPUT {
+                bench.output = Vec::with_capacity(KEEP_CAPACITY);
+            }
+            (progress.consumed, read, progress.step)
+        };
+        if consumed < read {
+            self.note_buffers();
+        }
+        self.after(step).await
+    }
+
+    /// Reads behind what is pending, and runs it if a request may be complete now.
+    async fn read_more(&mut self) -> io::Result<Turn> {
+        let wanted = self.parser.wanted().saturating_sub(self.pending.len());
+        // Room for what is known to come, but never more than doubles what has come.
+        self.pending.reserve(wanted.min(self.pending.len()).max(READ_AHEAD));
+        match self.stream.try_read_buf(&mut self.pending) {
+            Ok(0) => return Ok(Turn::Close),
+            Ok(read) => self.bench.borrow().worker.counters.input_bytes.add(read as u64),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Turn::Read),
+            Err(error) => return Err(error),
+        }
+        let limit = self.instance.settings.int(Id::ClientQueryBufferLimit);
+        if self.pending.len() as i64 > limit {
+            tracing::warn!(client = self.session.client.id, "closing: the query buffer limit is exceeded");
+            return Ok(Turn::Close);
+        }
+        if self.pending.len() < self.parser.wanted() {
+            self.note_buffers();
+            return Ok(Turn::Read);
+        }
+        self.run_pending().await
+    }
+
+    /// Runs what is pending.
+    async fn run_pending(&mut self) -> io::Result<Turn> {
+        let step = {
+            let bench = &mut *self.bench.borrow_mut();
+            bench.output.clear();
+            let progress =
+                bench.worker.run(&mut self.session, &mut self.parser, &mut self.pending, &mut bench.output);
+            self.pending.drain(..progress.consumed);
+            if self.pending.is_empty() && self.pending.capacity() > KEEP_CAPACITY {
+                self.pending = Vec::new();
+            }
+            let sent = send(&self.stream, &bench.output)?;
+            bench.worker.counters.output_bytes.add(bench.output.len() as u64);
+            self.unsent.extend_from_slice(&bench.output[sent..]);
+            progress.step
+        };
+        self.note_buffers();
+        self.after(step).await
+    }
+
+    async fn after(&mut self, step: Step) -> io::Result<Turn> {
+        if !self.unsent.is_empty() {
+            self.flush().await?;
+        }
+        Ok(match step {
+            Step::Continue => Turn::Read,
+            Step::Flush => Turn::Again,
+            Step::Close => Turn::Close,
+            Step::Blocked(blocked) => Turn::Blocked(blocked),
+        })
+    }
+
+    /// Waits for input; says whether to go on.
+    async fn wait_for_input(&mut self) -> io::Result<bool> {
+        let client = &self.session.client;
+        loop {
+            if client.is_killed() || self.instance.is_stopping() {
+                return Ok(false);
+            }
+            let idle = self.instance.settings.int(Id::Timeout);
+            if idle <= 0 {
+                tokio::select! {
+                    biased;
+                    ready = self.stream.readable() => return ready.map(|()| true),
+                    () = client.woken() => {}
+                }
+            } else {
+                tokio::select! {
+                    biased;
+                    ready = self.stream.readable() => return ready.map(|()| true),
+                    () = client.woken() => {}
+                    () = tokio::time::sleep(Duration::from_secs(idle as u64)) => return Ok(false),
+                }
+            }
+        }
+    }
+
+    /// Sends what the socket did not take at once.
+    async fn flush(&mut self) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            self.session.client.output_buffer.store(self.unsent.len() - sent, Relaxed);
+            tokio::select! {
+                ready = self.stream.writable() => ready?,
+                () = self.session.client.woken() => {
+                    if self.session.client.is_killed() {
+                        return Err(io::ErrorKind::ConnectionAborted.into());
+                    }
+                }
+            }
+            sent += send(&self.stream, &self.unsent[sent..])?;
+        }
+        self.unsent.clear();
+        if self.unsent.capacity() > KEEP_CAPACITY {
+            self.unsent = Vec::new();
+        }
+        self.session.client.output_buffer.store(0, Relaxed);
+        Ok(())
+    }
+
+    /// Waits for what a blocked command waits for.
+    async fn wait(&mut self, blocked: Blocked) -> io::Result<()> {
+        let client = self.session.client.clone();
+        self.instance.clients.set_blocked(&client, Some(blocked.waiter.clone()));
+        let end = self.wait_end(&client, &blocked).await;
+        self.instance.clients.set_blocked(&client, None);
+        {
+            let bench = &mut *self.bench.borrow_mut();
+            bench.output.clear();
+            bench.worker.finish_wait(&mut self.session, &blocked, end, &mut bench.output);
+            self.unsent.extend_from_slice(&bench.output);
+            bench.worker.counters.output_bytes.add(bench.output.len() as u64);
+        }
+        if end == WaitEnd::Gone {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.flush().await
+    }
+
+    async fn wait_end(&self, client: &Client, blocked: &Blocked) -> WaitEnd {
+        let timeout = async {
+            match blocked.timeout_ms {
+                Some(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(timeout);
+        loop {
+            tokio::select! {
+                biased;
+                () = blocked.waiter.finished() => return WaitEnd::Finished,
+                () = &mut timeout => return WaitEnd::TimedOut,
+                () = client.woken() => {
+                    if client.is_killed() || self.instance.is_stopping() {
+                        return WaitEnd::Gone;
+                    }
+                }
+                _ = self.stream.closed() => return WaitEnd::Gone,
+            }
+        }
+    }
+
+    fn note_buffers(&self) {
+        self.session.client.query_buffer.store(self.pending.len(), Relaxed);
+    }
+}
+
+/// Writes what the socket takes.
+fn send(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match stream.try_write(&bytes[sent..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}

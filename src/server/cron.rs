@@ -1,0 +1,37 @@
+//! What happens by the clock: expired keys are swept, rates and the memory's peak sampled.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::clock;
+use crate::engine::Worker;
+use crate::instance::Instance;
+use crate::tiers::local::memory;
+
+/// The time between two ticks.
+const TICK: Duration = Duration::from_millis(100);
+/// Every shard is swept once in so many ticks.
+const SWEEP_TICKS: usize = 4;
+
+/// Runs for as long as the server does.
+pub async fn run(instance: &'static Instance) {
+    let mut worker = Worker::new(instance);
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last = clock::monotonic();
+    for tick in 0.. {
+        ticks.tick().await;
+        if instance.active_expire.load(Relaxed) {
+            let shards = instance.keyspace.shards();
+            for shard in (tick % SWEEP_TICKS..shards).step_by(SWEEP_TICKS) {
+                worker.sweep(shard);
+            }
+        }
+        instance.telemetry.peak_memory.fetch_max(memory::used() as u64, Relaxed);
+        if tick % 10 == 0 {
+            let now = clock::monotonic();
+            instance.telemetry.sample_rates(now - last);
+            last = now;
+        }
+    }
+}

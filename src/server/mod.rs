@@ -1,0 +1,10 @@
+//! The server: listeners, worker threads and connections. The only layer that knows sockets.
+
+mod connection;
+mod cron;
+mod listener;
+mod run;
+mod stream;
+mod workers;
+
+pub use run::run;

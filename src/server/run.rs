@@ -1,0 +1,63 @@
+//! The life of the server: listen, serve, end in good order.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::cron;
+use super::listener::Listeners;
+use super::workers::Workers;
+use crate::clock;
+use crate::config::Config;
+use crate::instance::Instance;
+
+/// Runs the server until it is told to end.
+///
+/// # Errors
+/// If it cannot start.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let threads = config.threads;
+    let instance = Instance::start(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listeners = Listeners::open(instance)?;
+        let mut workers = Workers::start(instance, threads)?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let addresses = listeners.addresses().join(", ");
+        tracing::info!(%addresses, threads, "ready to accept connections");
+        let cron = cron::run(instance);
+        tokio::pin!(cron);
+        loop {
+            tokio::select! {
+                () = listeners.accept(instance, &mut workers) => {}
+                () = &mut cron => {}
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = instance.stopped() => break,
+            }
+        }
+        drop(listeners);
+        stop(instance, workers);
+        anyhow::Ok(())
+    })
+}
+
+/// Ends the connections, idle ones at once, busy ones when their replies are out, within the time for it.
+fn stop(instance: &'static Instance, workers: Workers) {
+    tracing::info!("stopping: no new connections, running commands end");
+    let deadline = clock::monotonic() + instance.config.shutdown_timeout;
+    instance.stop();
+    let finished = std::thread::spawn(move || workers.finish());
+    while !finished.is_finished() && clock::monotonic() < deadline {
+        // Told again and again: a connection that was being set up may have missed it.
+        for client in instance.clients.list() {
+            client.wake();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if !finished.is_finished() {
+        tracing::warn!(clients = instance.clients.len(), "clients did not take their replies in time");
+    }
+    tracing::info!("stopped");
+}

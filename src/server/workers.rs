@@ -1,0 +1,112 @@
+//! Worker threads: one current-thread runtime each. A connection stays on the thread it was dealt to.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::LocalSet;
+
+use super::connection;
+use super::stream::Accepted;
+use crate::clients::Client;
+use crate::engine::Worker;
+use crate::instance::Instance;
+
+/// Bytes read at once; the buffer is shared by all connections of a thread.
+const READ_BUFFER: usize = 64 * 1024;
+/// An output buffer that grew beyond this is given back.
+pub const KEEP_OUTPUT: usize = 1024 * 1024;
+
+/// A connection on its way to its thread.
+pub struct Dealt {
+    /// The socket.
+    pub socket: Accepted,
+    /// Its entry in the list of clients.
+    pub client: std::sync::Arc<Client>,
+}
+
+/// What the connections of one thread share. Borrowed only between two awaits.
+pub struct Bench {
+    /// The engine.
+    pub worker: Worker,
+    /// Input as it comes from the socket.
+    pub input: Box<[u8]>,
+    /// Replies as they go to the socket.
+    pub output: Vec<u8>,
+}
+
+/// The worker threads.
+pub struct Workers {
+    queues: Vec<UnboundedSender<Dealt>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    next: usize,
+}
+
+impl Workers {
+    /// Starts so many threads.
+    ///
+    /// # Errors
+    /// If a thread or its runtime cannot be started.
+    pub fn start(instance: &'static Instance, count: usize) -> std::io::Result<Self> {
+        let (mut queues, mut threads) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let (queue, dealt) = unbounded_channel();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || LocalSet::new().block_on(&runtime, serve(instance, dealt)))?;
+            queues.push(queue);
+            threads.push(thread);
+        }
+        Ok(Self { queues, threads, next: 0 })
+    }
+
+    /// Gives a connection to the next thread.
+    pub fn deal(&mut self, dealt: Dealt) {
+        let index = self.next % self.queues.len();
+        self.next += 1;
+        // A thread ends only after this queue is closed.
+        drop(self.queues[index].send(dealt));
+    }
+
+    /// Deals out no more, and waits for the threads to end with their connections.
+    pub fn finish(self) {
+        drop(self.queues);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+async fn serve(instance: &'static Instance, mut dealt: UnboundedReceiver<Dealt>) {
+    let bench = Rc::new(RefCell::new(Bench {
+        worker: Worker::new(instance),
+        input: vec![0; READ_BUFFER].into_boxed_slice(),
+        output: Vec::with_capacity(READ_BUFFER),
+    }));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            next = dealt.recv() => match next {
+                Some(Dealt { socket, client }) => {
+                    bench.borrow().worker.counters.connections.add(1);
+                    connections.spawn_local(connection::serve(bench.clone(), socket, client));
+                }
+                None => break,
+            },
+            Some(ended) = connections.join_next() => log_panic(ended),
+        }
+    }
+    while let Some(ended) = connections.join_next().await {
+        log_panic(ended);
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}

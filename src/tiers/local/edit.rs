@@ -1,0 +1,192 @@
+//! Changes to whole keys and to collections, made through a view.
+
+use super::effects::Event;
+use super::entry::Entry;
+use super::value::{Stored, Value, ValueRef};
+use super::view::View;
+use crate::protocol::ReplyError;
+use crate::types::listpack::Item;
+
+impl View<'_> {
+    /// Changes the collection at a key; `None` if there is no such key.
+    ///
+    /// `change` returns its result and whether anything changed; a change is recorded as `event`, and a collection
+    /// that became empty takes its key with it.
+    ///
+    /// # Errors
+    /// `WRONGTYPE` if the key holds another type.
+    pub fn edit<T: Stored, R>(
+        &mut self,
+        key: &[u8],
+        event: Event,
+        change: impl FnOnce(&mut T) -> (R, bool),
+    ) -> Result<Option<R>, ReplyError> {
+        let hash = self.hash(key);
+        let (settings, now_ms) = (self.settings(), self.now_ms());
+        let Some(entry) = self.live(hash, key) else { return Ok(None) };
+        super::eviction::touch(entry, settings, now_ms);
+        let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;
+        let (result, changed) = change(collection);
+        let emptied = collection.elements() == 0;
+        if changed {
+            self.record(hash, key, event);
+        }
+        if emptied {
+            self.remove(hash, key);
+            if changed {
+                self.record(hash, key, Event::DEL);
+            }
+        }
+        Ok(Some(result))
+    }
+
+    /// Changes the collection at a key, which is created if there is none.
+    ///
+    /// # Errors
+    /// `WRONGTYPE` if the key holds another type.
+    pub fn upsert<T: Stored, R>(
+        &mut self,
+        key: &[u8],
+        event: Event,
+        change: impl FnOnce(&mut T) -> (R, bool),
+    ) -> Result<R, ReplyError> {
+        let hash = self.hash(key);
+        if self.live(hash, key).is_some() {
+            let mut change = Some(change);
+            let edited = self.edit(key, event, |collection: &mut T| match change.take() {
+                Some(change) => change(collection),
+                None => unreachable!("called once"),
+            })?;
+            return match edited {
+                Some(result) => Ok(result),
+                None => unreachable!("the key is there and locked"),
+            };
+        }
+        let mut collection = T::default();
+        let (result, changed) = change(&mut collection);
+        if collection.elements() > 0 {
+            self.insert(hash, Entry::object(key, collection.into_value(), None));
+            if changed {
+                self.record(hash, key, event);
+            }
+        }
+        Ok(result)
+    }
+
+    /// Puts a collection at a key, in place of whatever was there, without a deadline.
+    pub fn store<T: Stored>(&mut self, key: &[u8], collection: T, event: Event) {
+        self.put(key, collection.into_value(), None, event);
+    }
+
+    /// Puts a value at a key, in place of whatever was there.
+    pub fn put(&mut self, key: &[u8], value: Value, deadline: Option<u64>, event: Event) {
+        let hash = self.hash(key);
+        self.remove(hash, key);
+        self.insert(hash, Entry::object(key, value, deadline));
+        self.record(hash, key, event);
+    }
+
+    /// Puts a whole entry, which carries its key, in place of whatever was there.
+    pub fn put_entry(&mut self, entry: Entry, event: Event) {
+        let key: Box<[u8]> = entry.key().into();
+        let hash = self.hash(&key);
+        self.remove(hash, &key);
+        self.insert(hash, entry);
+        self.record(hash, &key, event);
+    }
+
+    /// Removes a key; says whether there was one.
+    pub fn delete(&mut self, key: &[u8], event: Event) -> bool {
+        let hash = self.hash(key);
+        if self.live(hash, key).is_none() {
+            return false;
+        }
+        self.remove(hash, key);
+        self.record(hash, key, event);
+        true
+    }
+
+    /// Removes a key and frees its value on another thread, however small.
+    pub fn unlink(&mut self, key: &[u8]) -> bool {
+        let hash = self.hash(key);
+        if self.live(hash, key).is_none() {
+            return false;
+        }
+        if let Some(entry) = self.database(hash).remove(hash, key) {
+            self.effects.garbage.extend(entry.into_object());
+        }
+        self.record(hash, key, Event::DEL);
+        true
+    }
+
+    /// Takes a key out, to put it elsewhere.
+    pub fn take(&mut self, key: &[u8], event: Event) -> Option<Entry> {
+        let hash = self.hash(key);
+        self.live(hash, key)?;
+        let entry = self.database(hash).remove(hash, key);
+        self.record(hash, key, event);
+        entry
+    }
+
+    /// A copy of the entry at `key` under the name `name`.
+    pub fn copy_of(&mut self, key: &[u8], name: &[u8]) -> Option<Entry> {
+        let hash = self.hash(key);
+        let entry = self.live(hash, key)?;
+        let deadline = entry.deadline();
+        let edited = entry.is_edited();
+        let mut copy = match (entry.value(), entry.as_object()) {
+            (ValueRef::String(Item::Int(integer)), _) => Entry::integer(name, integer, deadline),
+            (ValueRef::String(Item::Bytes(bytes)), None) => Entry::inline(name, bytes, deadline),
+            (_, Some(value)) => Entry::object(name, value.clone(), deadline),
+            (_, None) => unreachable!("only strings lie in the entry"),
+        };
+        if edited {
+            copy.set_edited();
+        }
+        Some(copy)
+    }
+
+    /// Sets or clears a key's deadline; says whether there is such a key.
+    pub fn set_deadline(&mut self, key: &[u8], deadline: Option<u64>, event: Event) -> bool {
+        let hash = self.hash(key);
+        let Some(entry) = self.live(hash, key) else { return false };
+        let had = entry.deadline().is_some();
+        entry.set_deadline(deadline);
+        self.database(hash).deadline_changed(hash, had, deadline);
+        self.record(hash, key, event);
+        true
+    }
+
+    /// Notes an access without reading (`TOUCH`); says whether there is such a key.
+    pub fn touch(&mut self, key: &[u8]) -> bool {
+        self.read(key).is_some()
+    }
+
+    /// Writes a key's access record (`RESTORE`, `DEBUG`).
+    pub fn set_access(&mut self, key: &[u8], access: u32) {
+        let hash = self.hash(key);
+        if let Some(entry) = self.live(hash, key) {
+            entry.set_access(access);
+        }
+    }
+
+    /// Adds an entry whose key is absent.
+    pub(super) fn insert(&mut self, hash: u64, mut entry: Entry) {
+        let (settings, now_ms, db) = (self.settings(), self.now_ms(), self.db);
+        super::eviction::created(&mut entry, settings, now_ms);
+        let notify_new = settings.notifies(super::effects::EventClass::New as u32);
+        let entry = self.database(hash).insert(hash, entry);
+        if notify_new {
+            let key: Box<[u8]> = entry.key().into();
+            let event = Event { class: super::effects::EventClass::New, name: "new" };
+            self.effects.events.push((db, event, key));
+        }
+    }
+
+    /// Removes an entry without a record.
+    pub(super) fn remove(&mut self, hash: u64, key: &[u8]) {
+        if let Some(entry) = self.database(hash).remove(hash, key) {
+            self.discard(entry);
+        }
+    }
+}

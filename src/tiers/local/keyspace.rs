@@ -1,0 +1,59 @@
+//! The keyspace: shards that all threads share, each behind a lock of its own.
+
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::eviction::EvictionState;
+use super::shard::{Shard, ShardCounters};
+use crate::config::Settings;
+
+/// Many more than there are threads, so that two threads rarely meet; a power of two.
+const SHARDS: usize = 256;
+
+/// The keys of all databases.
+pub struct Keyspace {
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    databases: usize,
+    settings: Arc<Settings>,
+    pub(super) eviction: EvictionState,
+}
+
+/// Sums over all shards.
+pub type KeyspaceCounters = ShardCounters;
+
+impl Keyspace {
+    /// An empty keyspace.
+    pub fn new(databases: usize, settings: Arc<Settings>) -> Self {
+        let shards = (0..SHARDS).map(|_| CachePadded::new(Mutex::new(Shard::new(databases)))).collect();
+        Self { shards, databases, settings, eviction: EvictionState::default() }
+    }
+
+    /// How many databases there are.
+    pub fn databases(&self) -> usize {
+        self.databases
+    }
+
+    /// The settings it follows.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Locks one shard.
+    #[inline]
+    pub(super) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        self.shards[shard].lock()
+    }
+
+    /// The shard of a key with this hash: bits that neither a table's index nor its tags use first.
+    #[inline]
+    pub(super) fn shard_of(hash: u64) -> usize {
+        (hash >> 40) as usize & (SHARDS - 1)
+    }
+}

@@ -1,0 +1,26 @@
+//! The local tier (L1): the in-memory keyspace of this process.
+
+mod edit;
+mod effects;
+mod entry;
+mod eviction;
+mod expiry;
+mod keyspace;
+pub mod memory;
+mod observe;
+mod observers;
+mod scan;
+mod shard;
+mod statistics;
+mod strings;
+mod value;
+mod view;
+
+pub use effects::{Effects, Event, EventClass};
+pub use entry::Entry;
+pub use eviction::Evicted;
+pub use keyspace::{Keyspace, KeyspaceCounters};
+pub use observers::{Waiter, WaiterOutcome, WatchFlag};
+pub use strings::Expiry;
+pub use value::{Stored, Value, ValueRef};
+pub use view::{KeyInfo, LockPlan, View};

@@ -1,0 +1,130 @@
+//! What a key holds: a closed set of types, each with its encodings in a file of its own.
+
+use crate::types::hash::Hash;
+use crate::types::list::List;
+use crate::types::listpack::Item;
+use crate::types::set::Set;
+use crate::types::sorted_set::SortedSet;
+
+/// A value that does not lie in its entry's own allocation.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// A long string, or one that grew by being edited.
+    #[expect(clippy::box_collection, reason = "keeps every value at 24 bytes")]
+    String(Box<Vec<u8>>),
+    /// A list.
+    List(List),
+    /// A hash.
+    Hash(Hash),
+    /// A set.
+    Set(Set),
+    /// A sorted set.
+    SortedSet(SortedSet),
+}
+
+/// A value as a reader sees it, wherever it lies.
+#[derive(Debug, Clone, Copy)]
+pub enum ValueRef<'a> {
+    /// A string: its bytes, or the integer it is kept as.
+    String(Item<'a>),
+    /// A list.
+    List(&'a List),
+    /// A hash.
+    Hash(&'a Hash),
+    /// A set.
+    Set(&'a Set),
+    /// A sorted set.
+    SortedSet(&'a SortedSet),
+}
+
+impl ValueRef<'_> {
+    /// The name that `TYPE` replies.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::String(_) => "string",
+            Self::List(_) => "list",
+            Self::Hash(_) => "hash",
+            Self::Set(_) => "set",
+            Self::SortedSet(_) => "zset",
+        }
+    }
+}
+
+impl Value {
+    /// Whether freeing it takes long enough to leave it to another thread.
+    pub fn is_expensive_to_free(&self) -> bool {
+        const MANY: usize = 64;
+        match self {
+            Self::String(bytes) => bytes.len() > 1 << 20,
+            Self::List(list) => list.len() > MANY * 64,
+            Self::Hash(hash) => hash.len() > MANY,
+            Self::Set(set) => set.len() > MANY,
+            Self::SortedSet(set) => set.len() > MANY,
+        }
+    }
+}
+
+/// A collection type that a key can hold.
+pub trait Stored: Default {
+    /// The value as this type, if it is one.
+    fn of(value: &Value) -> Option<&Self>;
+    /// The same, to change it.
+    fn of_mut(value: &mut Value) -> Option<&mut Self>;
+    /// Wraps it.
+    fn into_value(self) -> Value;
+    /// Elements; a key whose collection becomes empty is removed.
+    fn elements(&self) -> usize;
+    /// Bytes allocated.
+    fn memory(&self) -> usize;
+}
+
+macro_rules! stored {
+    ($type:ty, $variant:ident) => {
+        impl Stored for $type {
+            fn of(value: &Value) -> Option<&Self> {
+                if let Value::$variant(inner) = value { Some(inner) } else { None }
+            }
+            fn of_mut(value: &mut Value) -> Option<&mut Self> {
+                if let Value::$variant(inner) = value { Some(inner) } else { None }
+            }
+            fn into_value(self) -> Value {
+                Value::$variant(self)
+            }
+            fn elements(&self) -> usize {
+                self.len()
+            }
+            fn memory(&self) -> usize {
+                self.memory()
+            }
+        }
+    };
+}
+
+stored!(List, List);
+stored!(Hash, Hash);
+stored!(Set, Set);
+stored!(SortedSet, SortedSet);
+
+impl Value {
+    /// The value as a reader sees it.
+    pub fn view(&self) -> ValueRef<'_> {
+        match self {
+            Self::String(bytes) => ValueRef::String(Item::Bytes(bytes)),
+            Self::List(list) => ValueRef::List(list),
+            Self::Hash(hash) => ValueRef::Hash(hash),
+            Self::Set(set) => ValueRef::Set(set),
+            Self::SortedSet(set) => ValueRef::SortedSet(set),
+        }
+    }
+
+    /// Bytes allocated outside the entry.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::String(bytes) => size_of::<Vec<u8>>() + bytes.capacity(),
+            Self::List(list) => list.memory(),
+            Self::Hash(hash) => hash.memory(),
+            Self::Set(set) => set.memory(),
+            Self::SortedSet(set) => set.memory(),
+        }
+    }
+}

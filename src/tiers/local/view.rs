@@ -1,0 +1,313 @@
+//! A command's view of the keyspace: the shards it locked, and the only way to change them.
+//!
+//! Every change made through a view is recorded here, in one place ([`View::record`]): counted, told to watchers and
+//! waiters, announced as a keyspace event. A command cannot forget it. Keys past their deadline are never seen.
+
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+
+use super::effects::{Effects, Event};
+use super::entry::Entry;
+use super::keyspace::Keyspace;
+use super::shard::{Database, Shard};
+use super::value::{Stored, ValueRef};
+use crate::config::Settings;
+use crate::protocol::ReplyError;
+use crate::types::hasher::hash_bytes;
+
+/// What to lock before a command runs.
+#[derive(Debug, Clone)]
+pub enum LockPlan {
+    /// Nothing: the command visits shard after shard, locking each in turn.
+    Each,
+    /// The shards of these keys' hashes.
+    Keys(SmallVec<[u64; 4]>),
+    /// Every shard.
+    All,
+}
+
+enum Locks<'a> {
+    Each,
+    One(usize, MutexGuard<'a, Shard>),
+    Many(SmallVec<[(usize, MutexGuard<'a, Shard>); 4]>),
+    All(Vec<MutexGuard<'a, Shard>>),
+}
+
+/// Shards under lock, one database of them, and the time as of which a command runs.
+pub struct View<'a> {
+    pub(super) keyspace: &'a Keyspace,
+    locks: Locks<'a>,
+    pub(super) db: usize,
+    now_ms: u64,
+    pub(super) effects: &'a mut Effects,
+    /// The command's key, already hashed to find its shard: most commands have just this one.
+    first: (&'a [u8], u64),
+    touches: bool,
+}
+
+/// What is known of a key without looking at its value.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyInfo {
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub deadline: Option<u64>,
+    /// The access record.
+    pub access: u32,
+    /// Bytes allocated for it.
+    pub memory: usize,
+    /// Whether it is a string that was edited in place.
+    pub edited: bool,
+}
+
+impl<'a> View<'a> {
+    /// Locks what the plan says, in ascending order, and looks at `db` as of `now_ms`.
+    pub fn new(
+        keyspace: &'a Keyspace,
+        plan: &LockPlan,
+        db: usize,
+        now_ms: u64,
+        effects: &'a mut Effects,
+    ) -> Self {
+        let locks = match plan {
+            LockPlan::Each => Locks::Each,
+            LockPlan::Keys(hashes) => Self::lock_keys(keyspace, hashes),
+            LockPlan::All => Locks::All((0..keyspace.shards()).map(|shard| keyspace.lock(shard)).collect()),
+        };
+        Self { keyspace, locks, db, now_ms, effects, first: (&[], 0), touches: true }
+    }
+
+    /// Locks the shard of one key: the common case.
+    #[inline]
+    pub fn of_key(
+        keyspace: &'a Keyspace,
+        key: &'a [u8],
+        hash: u64,
+        db: usize,
+        now_ms: u64,
+        effects: &'a mut Effects,
+    ) -> Self {
+        let shard = Keyspace::shard_of(hash);
+        let locks = Locks::One(shard, keyspace.lock(shard));
+        Self { keyspace, locks, db, now_ms, effects, first: (key, hash), touches: true }
+    }
+
+    fn lock_keys(keyspace: &'a Keyspace, hashes: &[u64]) -> Locks<'a> {
+        let mut shards: SmallVec<[usize; 16]> = hashes.iter().map(|&hash| Keyspace::shard_of(hash)).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        match shards[..] {
+            [] => Locks::Each,
+            [shard] => Locks::One(shard, keyspace.lock(shard)),
+            _ => Locks::Many(shards.iter().map(|&shard| (shard, keyspace.lock(shard))).collect()),
+        }
+    }
+
+    /// The time as of which the command runs, in milliseconds since the Unix epoch.
+    #[inline]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The database it looks at.
+    pub fn db(&self) -> usize {
+        self.db
+    }
+
+    /// Looks at another database from here on; the caller has checked that there is one.
+    pub fn select(&mut self, db: usize) {
+        self.db = db;
+    }
+
+    /// How many databases there are.
+    pub fn databases(&self) -> usize {
+        self.keyspace.databases()
+    }
+
+    /// Leaves the access records alone from here on (`CLIENT NO-TOUCH`).
+    pub fn set_touches(&mut self, touches: bool) {
+        self.touches = touches;
+    }
+
+    /// The settings.
+    #[inline]
+    pub fn settings(&self) -> &'a Settings {
+        self.keyspace.settings()
+    }
+
+    /// Runs `visit` on one shard, locking it if the view does not hold it.
+    pub(super) fn with_shard<R>(&mut self, index: usize, visit: impl FnOnce(&mut Shard) -> R) -> R {
+        match &mut self.locks {
+            Locks::Each => visit(&mut self.keyspace.lock(index)),
+            Locks::One(held, guard) if *held == index => visit(guard),
+            Locks::Many(guards) if guards.iter().any(|(held, _)| *held == index) => {
+                let Some((_, guard)) = guards.iter_mut().find(|(held, _)| *held == index) else {
+                    unreachable!("just found")
+                };
+                visit(guard)
+            }
+            Locks::All(guards) => visit(&mut guards[index]),
+            Locks::One(..) | Locks::Many(_) => unreachable!("a shard outside the command's declared keys"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+        // The borrowed key outlives the view, so the same address is the same key.
+        let (first, hash) = self.first;
+        if first.as_ptr() == key.as_ptr() && first.len() == key.len() && !key.is_empty() {
+            return hash;
+        }
+        hash_bytes(key)
+    }
+
+    /// The locked shard of a hash. A key that the command did not declare is a bug in its row of the table.
+    #[inline]
+    pub(super) fn shard(&mut self, hash: u64) -> &mut Shard {
+        let index = Keyspace::shard_of(hash);
+        match &mut self.locks {
+            Locks::One(held, guard) if *held == index => guard,
+            Locks::Many(guards) => match guards.iter_mut().find(|(held, _)| *held == index) {
+                Some((_, guard)) => guard,
+                None => panic!("the command touches a key that its key specs do not declare"),
+            },
+            Locks::All(guards) => &mut guards[index],
+            _ => panic!("the command touches a key that its key specs do not declare"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn database(&mut self, hash: u64) -> &mut Database {
+        let db = self.db;
+        &mut self.shard(hash).databases[db]
+    }
+
+    /// The live entry of a key, if there is one; removes it if its deadline has passed.
+    #[inline]
+    pub(super) fn live(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
+        let now_ms = self.now_ms;
+        let database = self.database(hash);
+        if database.volatile > 0 && database.find(hash, key).is_some_and(|entry| entry.is_expired(now_ms)) {
+            self.remove_expired(hash, key);
+            return None;
+        }
+        self.database(hash).find_mut(hash, key)
+    }
+
+    #[cold]
+    fn remove_expired(&mut self, hash: u64, key: &[u8]) {
+        if let Some(entry) = self.database(hash).remove(hash, key) {
+            self.shard(hash).counters.expired += 1;
+            self.discard(entry);
+            self.record(hash, key, Event::EXPIRED);
+        }
+    }
+
+    /// A key as a reader sees it: counts a hit or a miss and notes the access.
+    #[inline]
+    pub fn read(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
+        let hash = self.hash(key);
+        if self.live(hash, key).is_none() {
+            self.shard(hash).counters.misses += 1;
+            return None;
+        }
+        self.touch_and_count(hash, key)
+    }
+
+    #[inline]
+    fn touch_and_count(&mut self, hash: u64, key: &[u8]) -> Option<ValueRef<'_>> {
+        let (touches, now_ms, settings) = (self.touches, self.now_ms, self.keyspace.settings());
+        let db = self.db;
+        let shard = self.shard(hash);
+        shard.counters.hits += 1;
+        let entry = shard.databases[db].find_mut(hash, key)?;
+        if touches {
+            super::eviction::touch(entry, settings, now_ms);
+        }
+        Some(entry.value())
+    }
+
+    /// A key's value without counting or noting anything.
+    pub fn peek(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
+        let hash = self.hash(key);
+        self.live(hash, key).map(|entry| entry.value())
+    }
+
+    /// Whether the key exists, without counting or noting anything.
+    pub fn contains(&mut self, key: &[u8]) -> bool {
+        self.peek(key).is_some()
+    }
+
+    /// What is known of a key beside its value, without noting an access.
+    pub fn info(&mut self, key: &[u8]) -> Option<KeyInfo> {
+        let hash = self.hash(key);
+        let entry = self.live(hash, key)?;
+        Some(KeyInfo {
+            deadline: entry.deadline(),
+            access: entry.access(),
+            memory: entry.memory(),
+            edited: entry.is_edited(),
+        })
+    }
+
+    /// The collection at a key, read as [`View::read`] does.
+    ///
+    /// # Errors
+    /// `WRONGTYPE` if the key holds another type.
+    #[inline]
+    pub fn get<T: Stored>(&mut self, key: &[u8]) -> Result<Option<&T>, ReplyError> {
+        let hash = self.hash(key);
+        if self.read(key).is_none() {
+            return Ok(None);
+        }
+        self.collection(hash, key)
+    }
+
+    /// The collection at a key, without counting or noting anything.
+    ///
+    /// # Errors
+    /// `WRONGTYPE` if the key holds another type.
+    pub fn peek_as<T: Stored>(&mut self, key: &[u8]) -> Result<Option<&T>, ReplyError> {
+        let hash = self.hash(key);
+        if self.live(hash, key).is_none() {
+            return Ok(None);
+        }
+        self.collection(hash, key)
+    }
+
+    fn collection<T: Stored>(&mut self, hash: u64, key: &[u8]) -> Result<Option<&T>, ReplyError> {
+        match self.database(hash).find(hash, key) {
+            None => Ok(None),
+            Some(entry) => entry.as_object().and_then(T::of).map(Some).ok_or(ReplyError::WRONG_TYPE),
+        }
+    }
+
+    /// Records that a key changed: the one place that tells everybody who must know.
+    #[inline]
+    pub(super) fn record(&mut self, hash: u64, key: &[u8], event: Event) {
+        let db = self.db;
+        let shard = self.shard(hash);
+        shard.counters.changes += 1;
+        if let Some(observers) = &shard.observers
+            && observers.changed(db, key)
+        {
+            self.effects.ready.push((db, key.into()));
+        }
+        if self.keyspace.settings().notifies(event.class as u32) {
+            self.effects.events.push((db, event, key.into()));
+        }
+    }
+
+    /// Publishes a second event for a change that is recorded already.
+    #[inline]
+    pub fn announce(&mut self, key: &[u8], event: Event) {
+        if self.keyspace.settings().notifies(event.class as u32) {
+            self.effects.events.push((self.db, event, key.into()));
+        }
+    }
+
+    /// Frees an entry: at once if that is quick, on another thread if not.
+    pub(super) fn discard(&mut self, entry: Entry) {
+        if entry.as_object().is_some_and(|value| value.is_expensive_to_free()) {
+            self.effects.garbage.extend(entry.into_object());
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The tiers that hold data: today the local one.
+
+pub mod local;

@@ -1,1 +1,0 @@
-//! A sorted array of integers: the smallest encoding of a set.

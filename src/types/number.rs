@@ -1,1 +1,0 @@
-//! Parsing and printing numbers exactly as Redis does.

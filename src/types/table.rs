@@ -1,1 +1,0 @@
-//! An open hash table of pointer-sized elements with stable scan cursors.
