@@ -101,9 +101,9 @@ impl List {
             count += 1;
         }
         if bytes > max_bytes || count > max_count {
-            let (pack, len) = (std::mem::take(pack), pack.len());
+            let len = pack.len();
+            let pack = std::mem::take(pack);
             let deque = if len == 0 { VecDeque::new() } else { VecDeque::from([pack]) };
-            let len = deque.iter().map(Listpack::len).sum();
             self.0 = Form::Nodes(Box::new(Nodes { deque, len }));
         }
     }

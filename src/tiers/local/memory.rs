@@ -42,13 +42,16 @@ pub fn used() -> usize {
     COUNTERS.iter().map(|counter| counter.load(Relaxed)).sum::<i64>().max(0) as usize
 }
 
-/// What jemalloc really hands out for a request of `size` bytes: 16-byte steps to 128, then four steps a doubling.
+/// What jemalloc really hands out for a request of `size` bytes: 16-byte steps to 128, then four steps a doubling,
+/// pages beyond 32 KiB.
 #[inline]
 pub const fn size_class(size: usize) -> usize {
     if size <= 8 {
         8
     } else if size <= 128 {
         (size + 15) & !15
+    } else if size > 32 * 1024 {
+        (size + 4095) & !4095
     } else {
         let step = 1 << (usize::BITS - 1 - (size - 1).leading_zeros() - 2);
         (size + step - 1) & !(step - 1)

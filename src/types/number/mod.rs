@@ -127,8 +127,8 @@ impl std::fmt::Write for FloatBuf {
     }
 }
 
-/// Doubles up to here are exact integers and printed as such.
-const EXACT: f64 = (1u64 << 52) as f64;
+/// Integers up to here are printed digit by digit.
+const EXACT: f64 = (1u64 << 62) as f64;
 
 /// The text of a double as Redis 7.2 replies it: the fewest digits that read back as the same double.
 pub fn format_f64(value: f64, buffer: &mut FloatBuf) -> &[u8] {
@@ -139,7 +139,7 @@ pub fn format_f64(value: f64, buffer: &mut FloatBuf) -> &[u8] {
         buffer.push(if value > 0.0 { b"inf" } else { b"-inf" });
     } else if value == 0.0 {
         buffer.push(if value.is_sign_negative() { b"-0" } else { b"0" });
-    } else if value > -EXACT && value < EXACT && value.fract() == 0.0 {
+    } else if value.abs() <= EXACT && value.fract() == 0.0 {
         buffer.push(itoa::Buffer::new().format(value as i64).as_bytes());
     } else {
         format_shortest(value, buffer);
@@ -257,6 +257,9 @@ mod tests {
             (1e15, "1000000000000000"),
             (1e17, "100000000000000000"),
             (1.5e300, "1.5e+300"),
+            (1e21, "1e+21"),
+            (12_345_678_901_234_567_890.0, "12345678901234567000"),
+            (0.00001234, "1.234e-5"),
             (1e-10, "1e-10"),
             (0.001, "0.001"),
             (1.0 / 3.0, "0.3333333333333333"),
