@@ -9,12 +9,40 @@ pub mod table;
 mod arguments;
 mod connection;
 mod deadline;
+mod hashes;
+mod keyspace;
+mod lists;
+mod random;
+mod scanning;
+mod sets;
+mod sorted_sets;
 mod strings;
+mod transactions;
 
 use spec::CommandSpec;
 
+use crate::protocol::Reply;
+
 /// Every row of the command table.
-pub const FAMILIES: &[&[CommandSpec]] = &[connection::COMMANDS, strings::COMMANDS];
+pub const FAMILIES: &[&[CommandSpec]] = &[
+    connection::COMMANDS,
+    keyspace::COMMANDS,
+    strings::COMMANDS,
+    hashes::COMMANDS,
+    lists::COMMANDS,
+    sets::COMMANDS,
+    sorted_sets::COMMANDS,
+    transactions::COMMANDS,
+];
 
 /// The version of Redis whose behaviour this is, as clients ask for it.
 pub const REDIS_VERSION: &str = "7.2.4";
+
+/// Writes what a container's `HELP` replies.
+fn write_help(reply: &mut Reply<'_>, container: &str, lines: &[&str]) {
+    reply.array(lines.len() + 3);
+    reply.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    lines.iter().for_each(|line| reply.simple(line));
+    reply.simple("HELP");
+    reply.simple("    Print this help.");
+}
