@@ -200,6 +200,8 @@ pub enum ReplyMode {
     On,
     /// None.
     Off,
+    /// Not this one, and not the next.
+    SkipThis,
     /// Not the next one.
     SkipNext,
 }

@@ -255,6 +255,9 @@ fn hincrby(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comman
 }
 
 fn hincrbyfloat(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    if LongDouble::is_infinity(args.at(3)) {
+        return Err(ReplyError::fixed("ERR value is NaN or Infinity"));
+    }
     let by = LongDouble::parse(args.at(3)).ok_or(ReplyError::NOT_FLOAT)?;
     let limits = limits(view);
     let text = view.upsert(args.at(1), Event::hash("hincrbyfloat"), |hash: &mut Hash| {

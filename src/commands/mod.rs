@@ -7,14 +7,19 @@ pub mod spec;
 pub mod table;
 
 mod arguments;
+mod bitmaps;
 mod connection;
 mod deadline;
+mod geo;
 mod hashes;
+mod hyperloglogs;
 mod keyspace;
 mod lists;
 mod random;
 mod scanning;
+mod server;
 mod sets;
+mod sort;
 mod sorted_sets;
 mod strings;
 mod transactions;
@@ -32,7 +37,12 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     lists::COMMANDS,
     sets::COMMANDS,
     sorted_sets::COMMANDS,
+    bitmaps::COMMANDS,
+    hyperloglogs::COMMANDS,
+    geo::COMMANDS,
+    sort::COMMANDS,
     transactions::COMMANDS,
+    server::COMMANDS,
 ];
 
 /// The version of Redis whose behaviour this is, as clients ask for it.

@@ -199,6 +199,8 @@ pub struct CommandSpec {
     pub complexity: &'static str,
     /// The arguments behind the name, in the notation of Redis's documentation.
     pub syntax: &'static str,
+    /// The subcommands of one that also runs by itself.
+    subcommands: &'static [CommandSpec],
     /// Tips for clients that spread commands over a cluster.
     pub tips: &'static [&'static str],
 }
@@ -219,6 +221,7 @@ impl CommandSpec {
             since: "1.0.0",
             complexity: "O(1)",
             syntax: "",
+            subcommands: &[],
             tips: &[],
         }
     }
@@ -246,6 +249,14 @@ impl CommandSpec {
     /// A command that has only subcommands.
     pub const fn container(name: &'static str, group: Group, subcommands: &'static [CommandSpec]) -> Self {
         Self::new(name, group, Run::Container(subcommands), Arity::AtLeast(2))
+    }
+
+    /// A container that also does something by itself.
+    pub const fn runs(mut self, arity: Arity, handler: SessionHandler) -> Self {
+        self.subcommands = self.subcommands();
+        self.run = Run::Session(handler);
+        self.arity = arity;
+        self
     }
 
     /// With these flags too.
@@ -327,7 +338,7 @@ impl CommandSpec {
 
     /// The subcommands, if it is a container.
     pub const fn subcommands(&self) -> &'static [CommandSpec] {
-        if let Run::Container(subcommands) = self.run { subcommands } else { &[] }
+        if let Run::Container(subcommands) = self.run { subcommands } else { self.subcommands }
     }
 }
 

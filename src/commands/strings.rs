@@ -413,6 +413,9 @@ fn incrbyfloat(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Co
         }
         Some(_) => return Err(ReplyError::WRONG_TYPE),
     };
+    if LongDouble::is_infinity(args.at(2)) {
+        return Err(ReplyError::NAN_OR_INFINITY);
+    }
     let by = LongDouble::parse(args.at(2)).ok_or(ReplyError::NOT_FLOAT)?;
     let sum = current.add(by).map_err(|LongDoubleError| ReplyError::NAN_OR_INFINITY)?.to_text();
     view.set_string(key, &sum, Expiry::Keep, Event::string("incrbyfloat"));

@@ -160,7 +160,7 @@ directives! {
     Loglevel "loglevel" Word(&["error", "warn", "info", "debug", "trace"]), "info", false;
     Threads "threads" Int(1, 1024), "1", false;
     ShutdownTimeout "shutdown-timeout" Int(0, INT), "10", false;
-    Save "save" Text, "", false;
+    Save "save" Word(&[""]), "", true;
     Appendonly "appendonly" Bool, "no", false;
 }
 

@@ -49,13 +49,19 @@ impl Worker {
                 Flow::Next
             }
         };
-        if mode != ReplyMode::On {
-            out.truncate(mark);
-            if mode == ReplyMode::SkipNext && session.reply_mode == ReplyMode::SkipNext {
+        match (mode, session.reply_mode) {
+            (ReplyMode::On, ReplyMode::On) => {}
+            (_, ReplyMode::SkipThis) => {
+                out.truncate(mark);
+                session.reply_mode = ReplyMode::SkipNext;
+            }
+            (ReplyMode::SkipNext, ReplyMode::SkipNext) => {
+                out.truncate(mark);
                 session.reply_mode = ReplyMode::On;
             }
-        } else if session.reply_mode != ReplyMode::On {
-            out.truncate(mark);
+            // The reply to CLIENT REPLY ON itself is wanted.
+            (_, ReplyMode::On) => {}
+            _ => out.truncate(mark),
         }
         if session.closing { Flow::Close } else { flow }
     }

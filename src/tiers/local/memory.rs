@@ -42,6 +42,25 @@ pub fn used() -> usize {
     COUNTERS.iter().map(|counter| counter.load(Relaxed)).sum::<i64>().max(0) as usize
 }
 
+/// Bytes of physical memory that the process holds.
+pub fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}
+
+/// Gives free memory back to the system.
+///
+/// # Errors
+/// The allocator's error number.
+pub fn purge() -> Result<(), std::io::Error> {
+    use std::ptr::null_mut;
+    // 4096 is MALLCTL_ARENAS_ALL, as jemalloc's manual has it.
+    let name = c"arena.4096.purge";
+    // SAFETY: the name is of a control that takes and returns nothing, so that no pointer is followed.
+    let error = unsafe { tikv_jemalloc_sys::mallctl(name.as_ptr(), null_mut(), null_mut(), null_mut(), 0) };
+    if error == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(error)) }
+}
+
 /// What jemalloc really hands out for a request of `size` bytes: 16-byte steps to 128, then four steps a doubling,
 /// pages beyond 32 KiB.
 #[inline]

@@ -58,6 +58,17 @@ pub struct KeyInfo {
     pub edited: bool,
 }
 
+impl KeyInfo {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            deadline: entry.deadline(),
+            access: entry.access(),
+            memory: entry.memory(),
+            edited: entry.is_edited(),
+        }
+    }
+}
+
 impl<'a> View<'a> {
     /// Locks what the plan says, in ascending order, and looks at `db` as of `now_ms`.
     pub fn new(
@@ -239,12 +250,15 @@ impl<'a> View<'a> {
     /// What is known of a key beside its value, without noting an access.
     pub fn info(&mut self, key: &[u8]) -> Option<KeyInfo> {
         let hash = self.hash(key);
-        let entry = self.live(hash, key)?;
-        Some(KeyInfo {
-            deadline: entry.deadline(),
-            access: entry.access(),
-            memory: entry.memory(),
-            edited: entry.is_edited(),
+        self.live(hash, key).map(|entry| KeyInfo::of(entry))
+    }
+
+    /// Looks at a key from outside a command's declared keys: locks its shard for the moment.
+    pub fn describe<R>(&mut self, key: &[u8], look: impl FnOnce(ValueRef<'_>, KeyInfo) -> R) -> Option<R> {
+        let (hash, db, now_ms) = (self.hash(key), self.db, self.now_ms);
+        self.with_shard(Keyspace::shard_of(hash), |shard| {
+            let entry = shard.databases[db].find(hash, key).filter(|entry| !entry.is_expired(now_ms))?;
+            Some(look(entry.value(), KeyInfo::of(entry)))
         })
     }
 

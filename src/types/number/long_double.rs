@@ -26,6 +26,25 @@ impl LongDouble {
     /// Zero.
     pub const ZERO: Self = Self { negative: false, mantissa: 0, exponent: 0 };
 
+    /// A double, exactly; it must be finite.
+    pub fn from_f64(value: f64) -> Self {
+        let bits = value.to_bits();
+        let (fraction, biased) = (bits & ((1 << 52) - 1), (bits >> 52 & 0x7ff) as i32);
+        let (mantissa, exponent) =
+            if biased == 0 { (fraction, -1074) } else { (fraction | 1 << 52, biased - 1075) };
+        if mantissa == 0 {
+            return Self { negative: value.is_sign_negative(), ..Self::ZERO };
+        }
+        let shift = mantissa.leading_zeros();
+        Self { negative: value < 0.0, mantissa: mantissa << shift, exponent: exponent - shift as i32 }
+    }
+
+    /// Whether a text spells an infinity, which no arithmetic accepts.
+    pub fn is_infinity(text: &[u8]) -> bool {
+        let unsigned = text.strip_prefix(b"-").or(text.strip_prefix(b"+")).unwrap_or(text);
+        unsigned.eq_ignore_ascii_case(b"inf") || unsigned.eq_ignore_ascii_case(b"infinity")
+    }
+
     /// Reads a decimal number, all of the text; infinities, NaN and what is too large are refused.
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() > MAX_TEXT {
@@ -297,9 +316,6 @@ impl BigUint {
         let (mut quotient, mut remainder) = (Self::zero(), Self::zero());
         for index in (0..self.bits()).rev() {
             remainder.multiply_add(2, u32::from(self.bit(index)));
-            if remainder.is_zero() && self.bit(index) {
-                remainder = Self::from(1);
-            }
             let fits = !remainder.is_less(divisor);
             if fits {
                 remainder = remainder.minus(divisor);

@@ -1,0 +1,70 @@
+//! `DEBUG`: what tests of clients need.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::super::arguments::float;
+use super::super::keyspace::encoding;
+use super::super::spec::Arity::AtLeast;
+use super::super::spec::{CommandSpec, Context, Group, Scope, category};
+use super::ADMIN;
+use crate::protocol::{Args, CommandResult, Reply, ReplyError};
+use crate::tiers::local::View;
+
+/// The row.
+pub(super) const DEBUG: CommandSpec = CommandSpec::session("debug", Group::Server, AtLeast(2), debug)
+    .with(ADMIN)
+    .categories(category::DANGEROUS)
+    .scope(Scope::Each)
+    .doc("Tools for tests.", "1.0.0", "Depends on the subcommand", "subcommand [argument ...]");
+
+fn debug(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    match (args.at(1).to_ascii_lowercase().as_slice(), args.len()) {
+        (b"sleep", 3) => {
+            let seconds = float(args.at(2))?.clamp(0.0, 3600.0);
+            std::thread::sleep(std::time::Duration::from_secs_f64(seconds));
+            reply.ok();
+        }
+        (b"set-active-expire", 3) => {
+            context.instance.active_expire.store(args.at(2) != b"0", Relaxed);
+            reply.ok();
+        }
+        (b"object", 3..) => object(context.view, args.at(2), reply)?,
+        // Both change nothing that a client could see here.
+        (b"quicklist-packed-threshold" | b"jmap" | b"reload" | b"replybuffer", _) => {
+            return Err(ReplyError::fixed("ERR DEBUG subcommand not supported by Anteroom"));
+        }
+        (b"help", 2) => super::super::write_help(
+            reply,
+            "DEBUG",
+            &[
+                "OBJECT <key>",
+                "    Show what is known of the value at <key>.",
+                "SET-ACTIVE-EXPIRE <0|1>",
+                "    Stop or resume looking for expired keys.",
+                "SLEEP <seconds>",
+                "    Keep the connection's thread busy.",
+            ],
+        ),
+        _ => {
+            let shown = super::shown(args.at(1));
+            return Err(ReplyError::new(format!(
+                "ERR unknown subcommand or wrong number of arguments for '{shown}'. Try DEBUG HELP."
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn object(view: &mut View<'_>, key: &[u8], reply: &mut Reply<'_>) -> CommandResult {
+    let now_ms = view.now_ms();
+    let Some((encoding, info)) = view.describe(key, |value, info| (encoding(value, info.edited), info))
+    else {
+        return Err(ReplyError::NO_SUCH_KEY);
+    };
+    let idle = crate::tiers::local::idle_seconds(info.access, now_ms);
+    reply.simple(&format!(
+        "Value at:0x0 refcount:1 encoding:{encoding} serializedlength:{} lru:{} lru_seconds_idle:{idle}",
+        info.memory, info.access
+    ));
+    Ok(())
+}

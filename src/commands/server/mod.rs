@@ -1,0 +1,110 @@
+//! The server itself: settings, statistics, clients, the command table, and tools for those who look after it.
+
+mod client;
+mod command;
+mod config;
+mod debug;
+mod info;
+mod latency;
+mod memory;
+mod slow_log;
+
+use super::spec::Arity::{AtLeast, Exactly};
+use super::spec::{CommandSpec, Context, Group, Scope, category, flag};
+use crate::clock;
+use crate::protocol::{Args, CommandResult, Reply, ReplyError};
+
+const ALWAYS: u32 = flag::LOADING | flag::STALE;
+const ADMIN: u32 = flag::ADMIN | flag::NOSCRIPT | ALWAYS;
+
+/// The rows of this family.
+pub const COMMANDS: &[CommandSpec] =
+    &[
+        CommandSpec::container("config", Group::Server, config::CONFIG),
+        CommandSpec::container("client", Group::Connection, client::CLIENT),
+        CommandSpec::container("slowlog", Group::Server, slow_log::SLOWLOG),
+        CommandSpec::container("latency", Group::Server, latency::LATENCY),
+        CommandSpec::container("memory", Group::Server, memory::MEMORY),
+        command::COMMAND,
+        info::INFO,
+        debug::DEBUG,
+        CommandSpec::session("time", Group::Server, Exactly(1), time)
+            .with(ALWAYS)
+            .fast()
+            .tips(&["nondeterministic_output"])
+            .doc("Returns the server's time: seconds and microseconds.", "2.6.0", "O(1)", ""),
+        CommandSpec::session("lolwut", Group::Server, AtLeast(1), lolwut).readonly().fast().doc(
+            "Shows the version, with a picture.",
+            "5.0.0",
+            "",
+            "[VERSION version]",
+        ),
+        CommandSpec::session("shutdown", Group::Server, AtLeast(1), shutdown)
+            .with(ADMIN | flag::NO_MULTI | flag::ALLOW_BUSY)
+            .categories(category::DANGEROUS)
+            .doc("Ends the server in good order.", "1.0.0", "O(1)", "[NOSAVE | SAVE] [NOW] [FORCE]"),
+        CommandSpec::session("role", Group::Server, Exactly(1), role)
+            .with(flag::NOSCRIPT | ALWAYS)
+            .fast()
+            .categories(category::DANGEROUS)
+            .doc("Returns the role in replication.", "2.8.12", "O(1)", ""),
+        CommandSpec::data("wait", Group::Generic, Exactly(3), wait)
+            .with(flag::BLOCKING)
+            .scope(Scope::Each)
+            .doc("Counts the replicas that have all writes.", "3.0.0", "O(1)", "numreplicas timeout"),
+    ];
+
+fn time(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let micros = clock::wall_us();
+    reply.array(2);
+    reply.bulk_integer((micros / 1_000_000) as i64);
+    reply.bulk_integer((micros % 1_000_000) as i64);
+    Ok(())
+}
+
+fn lolwut(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    const PICTURE: &str = "\
+    .-----------.\n\
+    |  .-----.  |\n\
+    |  |     |  |    The room in front of the hall.\n\
+    |  |    o|  |\n\
+____|__|_____|__|____\n";
+    let text = format!("{PICTURE}\nAnteroom ver. {}\n", env!("CARGO_PKG_VERSION"));
+    reply.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+fn shutdown(context: &mut Context<'_, '_>, args: Args<'_>, _: &mut Reply<'_>) -> CommandResult {
+    for option in args.skip(1).iter() {
+        match option.to_ascii_lowercase().as_slice() {
+            b"nosave" | b"now" | b"force" => {}
+            b"save" => return Err(ReplyError::fixed("ERR Errors trying to SHUTDOWN. Check logs.")),
+            _ => return Err(ReplyError::SYNTAX),
+        }
+    }
+    context.session.closing = true;
+    context.instance.stop();
+    Ok(())
+}
+
+fn role(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    reply.array(3);
+    reply.bulk(b"master");
+    reply.integer(0);
+    reply.array(0);
+    Ok(())
+}
+
+fn wait(_: &mut crate::tiers::local::View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    super::arguments::integer(args.at(1))?;
+    super::arguments::timeout(args.at(2))
+        .map_err(|_| ReplyError::fixed("ERR timeout is not an integer or out of range"))?;
+    // There are no replicas to wait for.
+    reply.integer(0);
+    Ok(())
+}
+
+/// A text of a client's as it may be shown.
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
