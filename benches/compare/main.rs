@@ -17,6 +17,8 @@
 //! Invariants: only children started here are ended, by their handles; they die with this process; every
 //! wait has a limit. Not here: simulated hit ratios (`benches/eviction`) and in-process measurements.
 
+#![allow(clippy::disallowed_methods, reason = "a harness, not the server")]
+
 mod args;
 mod client;
 mod generator;

@@ -21,6 +21,8 @@
 //! The clock of the sampled policies advances a second each [`RATE`] requests. Not here: sizes and TTLs (all keys
 //! weigh the same) and the cost of a decision.
 
+#![allow(clippy::disallowed_types, reason = "a harness, not the server")]
+
 mod ours;
 mod reference;
 mod sampled;

@@ -2,7 +2,7 @@
 
 use super::arguments::{Options, float, integer_in};
 use super::keys::{KeySpec, Keys, access::*, key_after, key_at};
-use super::spec::Arity::{AtLeast, Exactly};
+use super::spec::Arity::AtLeast;
 use super::spec::{CommandSpec, Group, flag};
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
@@ -388,7 +388,9 @@ impl<'a> Search<'a> {
     ) {
         let limits = limits(view);
         let mut result = SortedSet::default();
-        found.iter().for_each(|found| drop(result.insert(&found.member, score(found), &limits)));
+        for found in found {
+            result.insert(&found.member, score(found), &limits);
+        }
         reply.count(result.len());
         if result.is_empty() {
             view.delete(key, Event::DEL);

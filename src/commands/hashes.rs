@@ -267,7 +267,7 @@ fn hincrbyfloat(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> C
                 .ok_or(ReplyError::fixed("ERR hash value is not a float")),
         };
         let sum = current
-            .and_then(|current| current.add(by).map_err(|LongDoubleError| ReplyError::NAN_OR_INFINITY));
+            .and_then(|current| current.plus(by).map_err(|LongDoubleError| ReplyError::NAN_OR_INFINITY));
         let text = sum.map(LongDouble::to_text);
         if let Ok(text) = &text {
             hash.set(args.at(2), text, &limits);
@@ -301,7 +301,7 @@ fn hrandfield(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Com
         reply.array(0);
         return Ok(());
     };
-    let mut write = |reply: &mut Reply<'_>, (field, value): (Item<'_>, Item<'_>)| {
+    let write = |reply: &mut Reply<'_>, (field, value): (Item<'_>, Item<'_>)| {
         if with_values && reply.is_resp3() {
             reply.array(2);
         }

@@ -225,7 +225,9 @@ fn spop(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandRe
     let Some(count) = args.get(2) else {
         let popped = view.edit(args.at(1), event, |set: &mut Set| {
             let member = set.random(&mut rng).map(|member| member.to_vec());
-            member.iter().for_each(|member| drop(set.remove(member)));
+            if let Some(member) = &member {
+                set.remove(member);
+            }
             (member, true)
         })?;
         reply.bulk_or_null(popped.flatten().as_deref());
@@ -239,7 +241,9 @@ fn spop(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandRe
         if members.len() == set.len() {
             *set = Set::default();
         } else {
-            members.iter().for_each(|member| drop(set.remove(member)));
+            for member in &members {
+                set.remove(member);
+            }
         }
         let changed = !members.is_empty();
         (members, changed)

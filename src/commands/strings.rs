@@ -247,11 +247,8 @@ fn getex(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandR
     let Some(info) = view.info(key) else { return Ok(()) };
     match change {
         None => {}
-        Some(None) => {
-            if info.deadline.is_some() {
-                view.set_deadline(key, None, Event::generic("persist"));
-            }
-        }
+        Some(None) if info.deadline.is_none() => {}
+        Some(None) => drop(view.set_deadline(key, None, Event::generic("persist"))),
         Some(Some((unit, time))) => {
             let deadline = unit.positive_deadline(time, now_ms, "getex")?;
             if deadline <= now_ms {
@@ -417,7 +414,7 @@ fn incrbyfloat(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Co
         return Err(ReplyError::NAN_OR_INFINITY);
     }
     let by = LongDouble::parse(args.at(2)).ok_or(ReplyError::NOT_FLOAT)?;
-    let sum = current.add(by).map_err(|LongDoubleError| ReplyError::NAN_OR_INFINITY)?.to_text();
+    let sum = current.plus(by).map_err(|LongDoubleError| ReplyError::NAN_OR_INFINITY)?.to_text();
     view.set_string(key, &sum, Expiry::Keep, Event::string("incrbyfloat"));
     reply.bulk(&sum);
     Ok(())

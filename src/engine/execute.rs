@@ -216,7 +216,7 @@ impl Worker {
                     Err(error) => Outcome::Replied(Err(error)),
                 },
                 Run::Session(handler) => {
-                    let mut context = Context { session, instance: &self.instance, view };
+                    let mut context = Context { session, instance: self.instance, view };
                     Outcome::Replied(handler(&mut context, args, &mut reply))
                 }
                 // A container without a subcommand does not pass the arity check.

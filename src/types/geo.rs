@@ -157,27 +157,30 @@ impl Shape {
             let cells = (1u64 << step) as f64;
             2.0 * MAX_LATITUDE / cells >= high && 360.0 / cells >= wide
         };
-        let Some(step) = (2..=STEP).rev().find(fits) else { return vec![(0, 1 << (2 * STEP))] };
-        // The cell of the middle and its neighbours: around the date line they go on at the other side.
+        // Four cells, one for each quarter of the world, hold everything.
+        let step = (2..=STEP).rev().find(fits).unwrap_or(1);
+        // The cell of the middle comes first, then its neighbours: around the date line they go on at the other side.
         let (latitude, longitude) = deinterleave(middle.encode_within(MAX_LATITUDE, step));
         let cells = 1i64 << step;
         let mut ranges = Vec::with_capacity(9);
-        for north in -1..=1 {
-            for east in -1..=1 {
-                let (row, column) =
-                    (i64::from(latitude) + north, (i64::from(longitude) + east).rem_euclid(cells));
-                if (0..cells).contains(&row) {
-                    let cell = interleave(row as u32, column as u32);
-                    let shift = 2 * (STEP - step);
-                    ranges.push((cell << shift, (cell + 1) << shift));
+        for (north, east) in NEIGHBOURS {
+            let (row, column) =
+                (i64::from(latitude) + north, (i64::from(longitude) + east).rem_euclid(cells));
+            if (0..cells).contains(&row) {
+                let (cell, shift) = (interleave(row as u32, column as u32), 2 * (STEP - step));
+                let range = (cell << shift, (cell + 1) << shift);
+                if !ranges.contains(&range) {
+                    ranges.push(range);
                 }
             }
         }
-        ranges.sort_unstable();
-        ranges.dedup();
         ranges
     }
 }
+
+/// A cell and those around it, by steps to the north and to the east.
+const NEIGHBOURS: [(i64, i64); 9] =
+    [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)];
 
 #[cfg(test)]
 mod tests {

@@ -113,7 +113,7 @@ pub fn add(bytes: &mut Vec<u8>, element: &[u8], max_sparse: usize) -> Result<boo
     runs.splice(run..=run, pieces.into_iter().filter(|piece| piece.1 > 0));
     let mut encoded = bytes[..HEADER].to_vec();
     encode_sparse(&runs, &mut encoded);
-    if value > MAX_SPARSE || encoded.len() > max_sparse + HEADER {
+    if value > MAX_SPARSE || encoded.len() > max_sparse {
         let registers = registers(bytes)?;
         *bytes = dense(&registers);
         dense_set(bytes, index, value);
@@ -159,7 +159,7 @@ fn encode_sparse(runs: &[(u8, usize)], bytes: &mut Vec<u8>) {
             let piece = len.min(if value == 0 { REGISTERS } else { 4 });
             match (value, piece) {
                 (0, 1..=64) => bytes.push(piece as u8 - 1),
-                (0, _) => bytes.extend_from_slice(&[0x40 | (piece - 1 >> 8) as u8, (piece - 1) as u8]),
+                (0, _) => bytes.extend_from_slice(&[0x40 | ((piece - 1) >> 8) as u8, (piece - 1) as u8]),
                 _ => bytes.push(0x80 | (value - 1) << 2 | (piece as u8 - 1)),
             }
             len -= piece;
@@ -198,7 +198,7 @@ pub fn encode(registers: &Registers, max_sparse: usize) -> Vec<u8> {
     let mut sparse = header(SPARSE);
     if registers.iter().all(|value| *value <= MAX_SPARSE) {
         encode_sparse(&runs, &mut sparse);
-        if sparse.len() <= max_sparse + HEADER {
+        if sparse.len() <= max_sparse {
             return sparse;
         }
     }

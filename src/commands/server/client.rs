@@ -170,10 +170,13 @@ fn is_normal(name: &[u8]) -> Result<bool, ReplyError> {
     }
 }
 
+/// Whether a client is meant.
+type Filter = Box<dyn Fn(&Client) -> bool>;
+
 fn kill(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let me = context.session.client.id;
     let old_form = args.len() == 3;
-    let (mut filters, mut skips_me): (Vec<Box<dyn Fn(&Client) -> bool>>, bool) = (Vec::new(), !old_form);
+    let (mut filters, mut skips_me): (Vec<Filter>, bool) = (Vec::new(), !old_form);
     if old_form {
         let address = shown(args.at(2));
         filters.push(Box::new(move |client| client.address == address));

@@ -2,7 +2,7 @@
 
 use super::super::arguments::Options;
 use super::super::keys::{self, Begin, Find, KeySpec, access};
-use super::super::spec::Arity::{self, AtLeast, Exactly};
+use super::super::spec::Arity::{AtLeast, Exactly};
 use super::super::spec::{CommandSpec, Context, Group, category, flag};
 use super::super::table::{COMMANDS, Command};
 use super::shown;
@@ -205,8 +205,8 @@ fn write_info(reply: &mut Reply<'_>, command: &Command) {
     reply.array(10);
     reply.bulk(command.name.as_bytes());
     reply.integer(match spec.arity {
-        Arity::Exactly(count) => i64::from(count),
-        Arity::AtLeast(count) => -i64::from(count),
+        Exactly(count) => i64::from(count),
+        AtLeast(count) => -i64::from(count),
     });
     let flags: Vec<&str> = FLAGS.iter().filter(|(bit, _)| spec.has(*bit)).map(|(_, name)| *name).collect();
     reply.set(flags.len());

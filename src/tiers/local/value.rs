@@ -10,7 +10,6 @@ use crate::types::sorted_set::SortedSet;
 #[derive(Debug, Clone)]
 pub enum Value {
     /// A long string, or one that grew by being edited.
-    #[expect(clippy::box_collection, reason = "keeps every value at 24 bytes")]
     String(Box<Vec<u8>>),
     /// A list.
     List(List),

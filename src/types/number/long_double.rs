@@ -134,7 +134,7 @@ impl LongDouble {
     ///
     /// # Errors
     /// If it is not finite.
-    pub fn add(self, other: Self) -> Result<Self, LongDoubleError> {
+    pub fn plus(self, other: Self) -> Result<Self, LongDoubleError> {
         if self.mantissa == 0 || other.mantissa == 0 {
             return Ok(if self.mantissa == 0 { other } else { self });
         }
@@ -362,7 +362,7 @@ mod tests {
 
     fn sum(left: &str, right: &str) -> String {
         let sum =
-            LongDouble::parse(left.as_bytes()).unwrap().add(LongDouble::parse(right.as_bytes()).unwrap());
+            LongDouble::parse(left.as_bytes()).unwrap().plus(LongDouble::parse(right.as_bytes()).unwrap());
         String::from_utf8(sum.unwrap().to_text()).unwrap()
     }
 

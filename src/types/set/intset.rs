@@ -36,11 +36,6 @@ impl IntSet {
         (self.0.len() - PREFIX) / self.width()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The member at an index, in ascending order.
     pub fn get(&self, index: usize) -> i64 {
         let width = self.width();

@@ -120,7 +120,7 @@ impl Set {
                 if pack.len() < limits.entries && member.len() <= limits.value {
                     pack.push_back(member);
                 } else {
-                    self.to_table().insert_unique(hash_bytes(member), Compact::new(member));
+                    self.become_table().insert_unique(hash_bytes(member), Compact::new(member));
                 }
                 true
             }
@@ -139,9 +139,9 @@ impl Set {
     fn leave_integers(&mut self, limits: &Limits) {
         let longest = self.iter().map(|item| item.text_len()).max().unwrap_or(0);
         if self.len() <= limits.entries && longest <= limits.value {
-            self.to_pack();
+            self.become_pack();
         } else {
-            self.to_table();
+            self.become_table();
         }
     }
 
@@ -149,19 +149,19 @@ impl Set {
     fn leave_integers_for(&mut self, member: &[u8], limits: &Limits) {
         let longest = self.iter().map(|item| item.text_len()).max().unwrap_or(0).max(member.len());
         if self.len() < limits.entries && longest <= limits.value {
-            self.to_pack();
+            self.become_pack();
         } else {
-            self.to_table();
+            self.become_table();
         }
     }
 
-    fn to_pack(&mut self) {
+    fn become_pack(&mut self) {
         let mut pack = Listpack::new();
         self.iter().for_each(|item| pack.push_back_item(item));
         self.0 = Form::Packed(pack);
     }
 
-    fn to_table(&mut self) -> &mut Table<Compact> {
+    fn become_table(&mut self) -> &mut Table<Compact> {
         if !matches!(self.0, Form::Table(_)) {
             let mut table = Table::with_capacity(self.len() + 1);
             for item in self.iter() {

@@ -255,11 +255,6 @@ impl Tree {
         self.rank_where(|entry| entry.order(score, member).is_lt())
     }
 
-    pub(super) fn get(&self, rank: usize) -> &Ranked {
-        let (leaf, at) = self.root.leaf_at(rank);
-        &leaf[at]
-    }
-
     /// The members from a rank on.
     pub(super) fn iter_from(&self, rank: usize) -> impl Iterator<Item = &Ranked> {
         let mut rank = rank;

@@ -81,7 +81,7 @@ impl<E> Bucket<E> {
     fn element_mut(&mut self, slot: usize) -> &mut E {
         debug_assert!(self.elements() >> slot & 1 == 1);
         // SAFETY: callers pass slots whose bit in `elements` is set.
-        unsafe { &mut *self.slots[slot].element }
+        unsafe { &mut self.slots[slot].element }
     }
 
     #[inline]

@@ -351,7 +351,7 @@ impl<E: Element> Table<E> {
             let mask = array.buckets.len() - 1;
             let start = rng.usize(..=mask);
             for offset in 0..=mask {
-                let index = start + offset & mask;
+                let index = (start + offset) & mask;
                 if wanted(array, index) {
                     array.buckets[index].each(&mut |element| {
                         seen += 1;
