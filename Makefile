@@ -1,0 +1,26 @@
+# Needs Rust, a C compiler and GNU make; the tests need redis-server too, which they find or install.
+PORT ?= 6379
+
+.PHONY: run test lint fmt bench setup
+
+run:
+	mkdir -p data
+	cargo build --release
+	./target/release/anteroom --config conf/anteroom.toml --port $(PORT)
+
+test: setup lint
+	cargo test --quiet
+
+setup:
+	bash tests/setup.sh
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+
+fmt:
+	cargo fmt
+
+bench:
+	cargo bench --bench compare
+	cargo bench --bench eviction

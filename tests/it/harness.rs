@@ -1,0 +1,185 @@
+//! Servers on private ports and directories, and a client that sees exact bytes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server, killed when it is dropped.
+pub struct Server {
+    child: Child,
+    pub port: u16,
+    pub dir: PathBuf,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Server {
+    /// The server under test.
+    pub fn anteroom(arguments: &[&str]) -> Self {
+        let port = free_port();
+        let port_text = port.to_string();
+        let mut all = vec!["--port", &port_text, "--log-level", "warn"];
+        if !arguments.contains(&"--threads") {
+            all.extend(["--threads", "2"]);
+        }
+        all.extend(arguments);
+        Self::spawn(env!("CARGO_BIN_EXE_anteroom"), &all, port)
+    }
+
+    /// The oracle. A missing `redis-server` fails the test.
+    pub fn redis() -> Self {
+        let port = free_port();
+        let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
+        let port_text = port.to_string();
+        Self::spawn(&program, &["--port", &port_text, "--save", "", "--bind", "127.0.0.1"], port)
+    }
+
+    fn spawn(program: &str, arguments: &[&str], port: u16) -> Self {
+        let dir = std::env::temp_dir().join(format!("anteroom-test-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&dir).stdout(Stdio::null()).stderr(Stdio::inherit());
+        // SAFETY: prctl is async-signal-safe; the server dies with the test, however that ends.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
+        let server = Self { child, port, dir };
+        server.wait_until_ready();
+        server
+    }
+
+    fn wait_until_ready(&self) {
+        for _ in 0..400 {
+            if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+                drop(stream);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        panic!("the server does not listen on port {}", self.port);
+    }
+
+    /// A new connection.
+    pub fn client(&self) -> Client {
+        Client::new(TcpStream::connect(("127.0.0.1", self.port)).unwrap())
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(&mut self, signal: i32) -> ExitStatus {
+        // SAFETY: a signal to a child that is not waited for yet, so its number is still its own.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        for _ in 0..800 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        panic!("the server does not end");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if the server has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A connection that sends bytes and reads whole replies.
+pub struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// Sends bytes as they are.
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.reader.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// Sends a command.
+    pub fn send(&mut self, command: &[Vec<u8>]) {
+        self.send_raw(&encode(command));
+    }
+
+    /// Reads the bytes of one reply.
+    pub fn read(&mut self) -> Vec<u8> {
+        let mut reply = Vec::new();
+        read_reply(&mut self.reader, &mut reply);
+        reply
+    }
+
+    /// Whether the server closed the connection.
+    pub fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        // A reset counts as closed too.
+        match self.reader.read_to_end(&mut rest) {
+            Ok(_) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+
+    /// Sends a command given as words and reads its reply as text.
+    pub fn run(&mut self, words: &str) -> String {
+        let command: Vec<Vec<u8>> = words.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        self.send(&command);
+        String::from_utf8_lossy(&self.read()).into_owned()
+    }
+}
+
+/// A command in RESP.
+pub fn encode(command: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
+    for argument in command {
+        bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        bytes.extend_from_slice(argument);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+fn read_reply(reader: &mut impl BufRead, reply: &mut Vec<u8>) {
+    let start = reply.len();
+    if let Err(error) = reader.read_until(b'\n', reply) {
+        panic!("no reply: {error}; so far {:?}", String::from_utf8_lossy(reply));
+    }
+    assert!(reply.ends_with(b"\r\n"), "cut off: {:?}", String::from_utf8_lossy(reply));
+    let number = || String::from_utf8_lossy(&reply[start + 1..reply.len() - 2]).parse::<i64>().unwrap();
+    match reply[start] {
+        b'$' | b'=' if number() >= 0 => {
+            let end = reply.len() + number() as usize + 2;
+            let from = reply.len();
+            reply.resize(end, 0);
+            reader.read_exact(&mut reply[from..]).unwrap();
+        }
+        mark @ (b'*' | b'~' | b'>' | b'%') => {
+            let elements = number().max(0) * if mark == b'%' { 2 } else { 1 };
+            (0..elements).for_each(|_| read_reply(reader, reply));
+        }
+        _ => {}
+    }
+}

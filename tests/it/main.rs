@@ -1,0 +1,14 @@
+//! End-to-end tests: the real binary, beside the real `redis-server`, over real sockets.
+
+mod blocking;
+mod concurrency;
+mod configuration;
+mod connection;
+mod differential;
+mod expiry;
+mod generator;
+mod harness;
+mod layers;
+mod protocol;
+mod shutdown;
+mod table;

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Finds the real servers that the tests run against, or installs them (Debian, as root).
+set -eu
+missing=()
+command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)
+command -v redis-cli >/dev/null 2>&1 || missing+=(redis-tools)
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "missing: ${missing[*]}; install them, or run this as root on Debian or Ubuntu" >&2
+    exit 1
+fi
+# The package must not start a server of its own.
+policy=/usr/sbin/policy-rc.d
+made=0
+if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=1
+fi
+status=0
+{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null; } || status=$?
+[ $made -eq 1 ] && rm -f $policy
+if [ $status -ne 0 ]; then
+    echo "cannot install: ${missing[*]}" >&2
+    exit 1
+fi
