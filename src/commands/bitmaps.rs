@@ -121,6 +121,10 @@ fn unit(argument: Option<&[u8]>) -> Result<bool, ReplyError> {
 }
 
 fn bitcount(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    if view.string(args.at(1))?.is_none() {
+        reply.integer(0);
+        return Ok(());
+    }
     let range = match args.len() {
         2 => BitRange { start: 0, end: -1, in_bits: false },
         4 | 5 => {
@@ -142,6 +146,10 @@ fn bitpos(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Command
         1 => true,
         _ => return Err(ReplyError::fixed("ERR The bit argument must be 1 or 0.")),
     };
+    if view.string(args.at(1))?.is_none() {
+        reply.integer(if value { -1 } else { 0 });
+        return Ok(());
+    }
     if args.len() > 6 {
         return Err(ReplyError::SYNTAX);
     }
@@ -259,7 +267,7 @@ fn bitfield(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comma
             let (new, result) = match operation {
                 FieldOperation::Get => (None, Some(old)),
                 FieldOperation::Set(value) => {
-                    let new = field.fit(0, *value, *overflow);
+                    let new = field.fit_value(*value, *overflow);
                     (new, new.map(|_| old))
                 }
                 FieldOperation::Increment(by) => {

@@ -50,8 +50,9 @@ fn bytes_of(view: &mut View<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, ReplyErr
 
 fn pfadd(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let max_sparse = view.settings().int(Id::HllSparseMaxBytes) as usize;
+    let is_new = !view.contains(args.at(1));
     let changed = view.edit_string(args.at(1), Event::string("pfadd"), |bytes| {
-        let mut changed = bytes.is_empty();
+        let mut changed = is_new;
         if changed {
             *bytes = hyperloglog::create();
         }

@@ -402,11 +402,12 @@ fn lpos(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandRe
     let mut options = Options::new(args, 3);
     while !options.is_done() {
         if options.take_with("rank", 1) {
-            rank = integer_in(
-                options.value()?,
-                -i64::MAX..=i64::MAX,
-                "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-            )?;
+            rank = integer(options.value()?)?;
+            if rank == i64::MIN {
+                return Err(ReplyError::fixed(
+                    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+                ));
+            }
             if rank == 0 {
                 return Err(ReplyError::fixed(
                     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start from the end of the list",
@@ -513,8 +514,7 @@ fn move_element(
 
 /// Keys, end and count of `LMPOP`, whose number of keys is at `first`.
 fn parse_lmpop(args: Args<'_>, first: usize) -> Result<(Args<'_>, End, usize), ReplyError> {
-    let count =
-        integer_in(args.at(first), 1..=i32::MAX.into(), "ERR numkeys should be greater than 0")? as usize;
+    let count = integer_in(args.at(first), 1..=i64::MAX, "ERR numkeys should be greater than 0")? as usize;
     let end_at = first.saturating_add(1).saturating_add(count);
     let end = parse_end(args.get(end_at).ok_or(ReplyError::SYNTAX)?)?;
     let mut options = Options::new(args, end_at + 1);
@@ -589,7 +589,7 @@ fn blmove(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<
     if move_element(view, args.at(1), args.at(2), from, to, reply)? {
         return Ok(Attempt::Done);
     }
-    Ok(Attempt::Wait { timeout_ms, on_timeout: OnTimeout::Null })
+    Ok(Attempt::Wait { timeout_ms, on_timeout: OnTimeout::NullArrayOrNull })
 }
 
 fn brpoplpush(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<Attempt, ReplyError> {
@@ -597,7 +597,7 @@ fn brpoplpush(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Res
     if move_element(view, args.at(1), args.at(2), End::Tail, End::Head, reply)? {
         return Ok(Attempt::Done);
     }
-    Ok(Attempt::Wait { timeout_ms, on_timeout: OnTimeout::Null })
+    Ok(Attempt::Wait { timeout_ms, on_timeout: OnTimeout::NullArrayOrNull })
 }
 
 fn blmpop(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<Attempt, ReplyError> {

@@ -187,7 +187,6 @@ fn sort_elements(
     alphabetic: bool,
     descending: bool,
 ) -> Result<Vec<Vec<u8>>, ReplyError> {
-    const NOT_DOUBLE: ReplyError = ReplyError::fixed("ERR One or more scores can't be converted into double");
     let mut weighted = Vec::with_capacity(elements.len());
     for element in elements {
         let text = match by {
@@ -201,9 +200,7 @@ fn sort_elements(
         let weight = match (alphabetic, text) {
             (true, text) => Weight::Text(text),
             (false, None) => Weight::Number(0.0),
-            (false, Some(text)) => {
-                Weight::Number(parse_f64(&text).filter(|number| !number.is_nan()).ok_or(NOT_DOUBLE)?)
-            }
+            (false, Some(text)) => Weight::Number(number(&text)?),
         };
         weighted.push((weight, element));
     }
@@ -218,6 +215,17 @@ fn sort_elements(
         if descending { order.reverse() } else { order }
     });
     Ok(weighted.into_iter().map(|(_, element)| element).collect())
+}
+
+/// The number that a C program reads from a text: what stands behind a zero does not count, and nothing is 0.
+fn number(text: &[u8]) -> Result<f64, ReplyError> {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii_start();
+    if text.is_empty() {
+        return Ok(0.0);
+    }
+    parse_f64(text)
+        .filter(|number| !number.is_nan())
+        .ok_or(ReplyError::fixed("ERR One or more scores can't be converted into double"))
 }
 
 /// The string that a pattern leads to from an element: `#` is the element, `key*->field` a field of a hash.

@@ -43,8 +43,8 @@ pub enum Attempt {
 pub enum OnTimeout {
     /// `*-1` in RESP2.
     NullArray,
-    /// `$-1` in RESP2.
-    Null,
+    /// The same, but `$-1` where a transaction does not wait at all.
+    NullArrayOrNull,
     /// `+OK` (`DEBUG SLEEP`).
     Ok,
 }

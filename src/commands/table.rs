@@ -171,8 +171,11 @@ fn slot_of(packed: u128) -> usize {
 
 #[cold]
 fn unknown_command(args: Args<'_>) -> ReplyError {
-    let shown =
-        |bytes: &[u8], limit: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]).into_owned();
+    // Redis prints them as C strings, which end at a zero.
+    let shown = |bytes: &[u8], limit: usize| {
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(&bytes[..end.min(limit)]).into_owned()
+    };
     let mut beginning = String::new();
     for argument in args.skip(1).iter() {
         if beginning.len() >= 128 {

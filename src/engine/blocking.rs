@@ -165,7 +165,7 @@ impl Worker {
             Ok(Attempt::Done) => Outcome::Replied(Ok(())),
             // A key of the wrong type does not wake those who wait for the right one.
             Err(error) if error == ReplyError::WRONG_TYPE => {
-                Outcome::Wait { timeout_ms: None, on_timeout: OnTimeout::Null }
+                Outcome::Wait { timeout_ms: None, on_timeout: OnTimeout::NullArray }
             }
             Ok(Attempt::Wait { timeout_ms, on_timeout }) => Outcome::Wait { timeout_ms, on_timeout },
             Err(error) => {

@@ -110,6 +110,11 @@ impl Worker {
             if at >= input.len() {
                 return (at, true, None);
             }
+            // Inline requests are unescaped in place, so they must run before anything could have them parsed again.
+            let inline = input[at] != b'*' && !parser.is_partial();
+            if inline && !self.requests.is_empty() {
+                break;
+            }
             let first = self.spans.len();
             match parser.parse(input, at, limits, &mut self.spans) {
                 Ok(None) => return (at, true, None),
@@ -119,6 +124,9 @@ impl Worker {
                     let count = self.spans.len() - first;
                     if count > 0 {
                         self.requests.push(Request { first: first as u32, count: count as u32, end });
+                    }
+                    if inline && count > 0 {
+                        break;
                     }
                 }
             }

@@ -120,7 +120,7 @@ impl Worker {
             return Reply::new(out, session.protocol).ok();
         }
         if let Outcome::Wait { on_timeout, .. } = self.invoke(session, command, args, view, out) {
-            on_timeout.write(&mut Reply::new(out, session.protocol));
+            on_timeout.write_at_once(&mut Reply::new(out, session.protocol));
         }
     }
 
@@ -218,9 +218,16 @@ impl OnTimeout {
     /// Writes the reply to a wait that ended with nothing.
     pub fn write(self, reply: &mut Reply<'_>) {
         match self {
-            Self::NullArray => reply.null_array(),
-            Self::Null => reply.null(),
+            Self::NullArray | Self::NullArrayOrNull => reply.null_array(),
             Self::Ok => reply.ok(),
+        }
+    }
+
+    /// Writes the reply of a transaction, which does not wait.
+    fn write_at_once(self, reply: &mut Reply<'_>) {
+        match self {
+            Self::NullArrayOrNull => reply.null(),
+            _ => self.write(reply),
         }
     }
 }

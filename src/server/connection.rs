@@ -20,6 +20,8 @@ use crate::protocol::RequestParser;
 
 /// Buffers above this size are given back once they are empty.
 const KEEP_CAPACITY: usize = 16 * 1024;
+/// What a blocked client may send ahead before nothing more is read of it.
+const MAX_PENDING_WHILE_BLOCKED: usize = 1024 * 1024;
 /// The least room for a read into a connection's own buffer.
 const READ_AHEAD: usize = 16 * 1024;
 
@@ -230,7 +232,7 @@ impl Connection {
     async fn wait(&mut self, blocked: Blocked) -> io::Result<()> {
         let client = self.session.client.clone();
         self.instance.clients.set_blocked(&client, Some(blocked.waiter.clone()));
-        let end = self.wait_end(&client, &blocked).await;
+        let end = wait_end(&self.stream, &mut self.pending, self.instance, &client, &blocked).await;
         self.instance.clients.set_blocked(&client, None);
         {
             let bench = &mut *self.bench.borrow_mut();
@@ -243,29 +245,6 @@ impl Connection {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         self.flush().await
-    }
-
-    async fn wait_end(&self, client: &Client, blocked: &Blocked) -> WaitEnd {
-        let timeout = async {
-            match blocked.timeout_ms {
-                Some(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(timeout);
-        loop {
-            tokio::select! {
-                biased;
-                () = blocked.waiter.finished() => return WaitEnd::Finished,
-                () = &mut timeout => return WaitEnd::TimedOut,
-                () = client.woken() => {
-                    if client.is_killed() || self.instance.is_stopping() {
-                        return WaitEnd::Gone;
-                    }
-                }
-                _ = self.stream.closed() => return WaitEnd::Gone,
-            }
-        }
     }
 
     fn note_buffers(&self) {
@@ -285,4 +264,45 @@ fn send(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
         }
     }
     Ok(sent)
+}
+
+/// What ends a blocked client's wait. Requests that come meanwhile are kept, up to a bound.
+async fn wait_end(
+    stream: &Stream,
+    pending: &mut Vec<u8>,
+    instance: &Instance,
+    client: &Client,
+    blocked: &Blocked,
+) -> WaitEnd {
+    let timeout = async {
+        match blocked.timeout_ms {
+            Some(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(timeout);
+    loop {
+        tokio::select! {
+            biased;
+            () = blocked.waiter.finished() => return WaitEnd::Finished,
+            () = &mut timeout => return WaitEnd::TimedOut,
+            () = client.woken() => {
+                if client.is_killed() || instance.is_stopping() {
+                    return WaitEnd::Gone;
+                }
+            }
+            ready = stream.readable(), if pending.len() < MAX_PENDING_WHILE_BLOCKED => {
+                if ready.is_err() {
+                    return WaitEnd::Gone;
+                }
+                pending.reserve(READ_AHEAD);
+                match stream.try_read_buf(pending) {
+                    Ok(0) => return WaitEnd::Gone,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return WaitEnd::Gone,
+                }
+            }
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected socket, registered with this thread's runtime.
@@ -49,18 +48,6 @@ impl Stream {
             Self::Tcp(stream) => stream.writable().await,
             Self::Unix(stream) => stream.writable().await,
         }
-    }
-
-    /// Waits until the connection can no longer be used, or more than `seen` bytes came in.
-    ///
-    /// A blocked client's requests stay in the socket; only its going away ends the wait.
-    pub async fn closed(&self) -> io::Result<()> {
-        let ready = match self {
-            Self::Tcp(stream) => stream.ready(Interest::ERROR).await?,
-            Self::Unix(stream) => stream.ready(Interest::ERROR).await?,
-        };
-        tracing::trace!(?ready, "the peer is gone");
-        Ok(())
     }
 
     /// Reads what is there.

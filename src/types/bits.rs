@@ -136,7 +136,15 @@ impl Field {
 
     /// The value that is stored for `value + by`; `None` if it does not fit and may not be stored.
     pub fn fit(self, value: i64, by: i64, overflow: Overflow) -> Option<i64> {
-        let sum = i128::from(value) + i128::from(by);
+        self.fit_wide(i128::from(value) + i128::from(by), overflow)
+    }
+
+    /// The value that is stored for `value`, which an unsigned field takes for an unsigned integer of 64 bits.
+    pub fn fit_value(self, value: i64, overflow: Overflow) -> Option<i64> {
+        self.fit_wide(if self.signed { value.into() } else { (value as u64).into() }, overflow)
+    }
+
+    fn fit_wide(self, sum: i128, overflow: Overflow) -> Option<i64> {
         let (low, high) = if self.signed {
             (-(1i128 << (self.bits - 1)), (1i128 << (self.bits - 1)) - 1)
         } else {
@@ -175,11 +183,11 @@ mod tests {
         fn fields_read_what_was_written(bits in 1u32..=64, signed in any::<bool>(), offset in 0usize..70, value in any::<i64>()) {
             let field = Field { signed, bits: if signed { bits } else { bits.min(63) } };
             let mut bytes = vec![0xa5; 3];
-            let stored = field.fit(0, value, Overflow::Wrap).unwrap();
+            let stored = field.fit_value(value, Overflow::Wrap).unwrap();
             field.write(&mut bytes, offset, stored);
             prop_assert_eq!(field.read(&bytes, offset), stored);
-            let saturated = field.fit(0, value, Overflow::Saturate).unwrap();
-            prop_assert_eq!(field.fit(0, value, Overflow::Fail).is_none(), saturated != value);
+            let saturated = field.fit_value(value, Overflow::Saturate).unwrap();
+            prop_assert_eq!(field.fit_value(value, Overflow::Fail).is_none(), saturated != value);
         }
     }
 }

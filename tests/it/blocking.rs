@@ -72,7 +72,7 @@ fn time_runs_out_and_pipelines_go_on() {
     let mut client = server.client();
     client.send_raw(b"BLPOP a b 0.05\r\nBLMOVE a b LEFT LEFT 0.05\r\nBZPOPMAX z 0.05\r\nPING\r\n");
     assert_eq!(client.read(), b"*-1\r\n");
-    assert_eq!(client.read(), b"$-1\r\n");
+    assert_eq!(client.read(), b"*-1\r\n");
     assert_eq!(client.read(), b"*-1\r\n");
     assert_eq!(client.read(), b"+PONG\r\n");
 }

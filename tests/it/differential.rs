@@ -66,14 +66,17 @@ fn compare(protocol: u8, seed: u64) {
             last.1 = Comparison::Kind;
         }
         let equal = same(&our_reply, &their_reply, comparison);
-        assert!(
-            equal,
-            "seed {seed}, command {index}: {}\nours   {:?}\ntheirs {:?}\nbefore:\n{}",
-            show(&command),
-            String::from_utf8_lossy(&our_reply),
-            String::from_utf8_lossy(&their_reply),
-            history[history.len().saturating_sub(25)..].join("\n")
-        );
+        if !equal && !is_reviewed(&command) {
+            let report = format!(
+                "seed {seed}, command {index}: {}\nours   {:?}\ntheirs {:?}",
+                show(&command),
+                String::from_utf8_lossy(&our_reply),
+                String::from_utf8_lossy(&their_reply),
+            );
+            let before = history[history.len().saturating_sub(25)..].join("\n");
+            assert!(std::env::var("DIFF_ALL").is_ok(), "{report}\nbefore:\n{before}");
+            eprintln!("{report}");
+        }
         if index % EPOCH == EPOCH - 1 {
             if in_multi {
                 for client in [&mut ours, &mut theirs] {
@@ -88,6 +91,12 @@ fn compare(protocol: u8, seed: u64) {
             }
         }
     }
+}
+
+/// Differences between 7.0 and 7.2, which Anteroom follows.
+fn is_reviewed(command: &[Vec<u8>]) -> bool {
+    // 7.2 refuses a rank that cannot be negated.
+    command[0] == b"LPOS" && command.iter().any(|word| word == b"-9223372036854775808")
 }
 
 /// Commands whose replies inside a transaction have no fixed order.

@@ -88,7 +88,7 @@ const TEMPLATES: &[(&str, Comparison)] = {
         ("RPOP K I", Exact),
         ("LLEN K", Exact),
         ("LINDEX K I", Exact),
-        ("LSET K I V", Exact),
+        ("LSET K -2|-1|0|1|5 V", Exact),
         ("LINSERT K BEFORE|AFTER V V", Exact),
         ("LRANGE K I I", Exact),
         ("LRANGE K 0 -1", Exact),
@@ -186,7 +186,7 @@ const TEMPLATES: &[(&str, Comparison)] = {
         ("PEXPIREAT K T", Exact),
         ("EXPIREAT K I", Exact),
         ("PERSIST K", Exact),
-        ("PEXPIRETIME K", Exact),
+        ("PEXPIRETIME K", Kind),
         ("DBSIZE", Exact),
         ("KEYS *", Unordered),
         ("KEYS P", Unordered),
@@ -214,7 +214,10 @@ const TEMPLATES: &[(&str, Comparison)] = {
         ("DISCARD", Exact),
         ("WATCH K", Exact),
         ("UNWATCH", Exact),
-        ("BLPOP K I", Kind),
+        ("BLPOP K 0.01|x|-1", Exact),
+        ("BLMOVE K K W W 0.01|", Exact),
+        ("BZPOPMIN K K 0.01", Exact),
+        ("BLMPOP 0.01 2 K K W", Exact),
     ]
 };
 

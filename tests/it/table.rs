@@ -42,7 +42,8 @@ fn arities_and_keys_are_those_of_redis() {
             (lines.get(4).cloned(), lines)
         };
         let ((our_arity, _), (their_arity, their_lines)) = (head(ours.run(&query)), head(theirs.run(&query)));
-        if their_lines.len() > 5 {
+        // 7.2 gave these two an optional argument that 7.0 does not have.
+        if their_lines.len() > 5 && !matches!(command.name.as_str(), "zrank" | "zrevrank") {
             assert_eq!(our_arity, their_arity, "{}", command.name);
         }
     }

@@ -262,6 +262,7 @@ pub(super) fn zintercard(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<
         return Err(ReplyError::SYNTAX);
     }
     let end = 2 + count as usize;
+    let operands = operands(view, args.take(end).skip(2))?;
     let mut limit = 0;
     let mut options = Options::new(args, end);
     while !options.is_done() {
@@ -271,7 +272,6 @@ pub(super) fn zintercard(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<
             return Err(ReplyError::SYNTAX);
         }
     }
-    let operands = operands(view, args.take(end).skip(2))?;
     let weights = vec![1.0; operands.len()];
     let query = Query { operands, weights, aggregate: Aggregate::Sum, with_scores: false };
     reply.count(query.intersection(if limit == 0 { usize::MAX } else { limit as usize }).len());

@@ -101,8 +101,7 @@ fn pop_or_wait(
 
 /// Keys, end and count of `ZMPOP`, whose number of keys is at `first`.
 fn parse_zmpop(args: Args<'_>, first: usize) -> Result<(Args<'_>, bool, usize), ReplyError> {
-    let count =
-        integer_in(args.at(first), 1..=i32::MAX.into(), "ERR numkeys should be greater than 0")? as usize;
+    let count = integer_in(args.at(first), 1..=i64::MAX, "ERR numkeys should be greater than 0")? as usize;
     let end_at = first.saturating_add(1).saturating_add(count);
     let highest = match args.get(end_at) {
         Some(word) if word.eq_ignore_ascii_case(b"min") => false,
