@@ -7,7 +7,7 @@ use super::execute::{Outcome, lock_plan};
 use super::worker::Worker;
 use crate::clients::Session;
 use crate::commands::keys;
-use crate::commands::spec::{Attempt, OnTimeout, Run};
+use crate::commands::spec::{Attempt, Group, OnTimeout, Run};
 use crate::commands::table::{COMMANDS, Command};
 use crate::protocol::{Args, Reply, ReplyError};
 use crate::tiers::local::{LockPlan, View, Waiter, WaiterOutcome};
@@ -114,14 +114,14 @@ impl Worker {
             let waiter =
                 View::new(&instance.keyspace, &plan, db, now_ms, &mut self.effects).waiter(key, index);
             let Some(waiter) = waiter else { return };
-            if !self.serve(&waiter) {
+            if !self.serve(&waiter, key) {
                 index += 1;
             }
         }
     }
 
-    /// Runs a waiter's command; says whether the waiter is out of the queue.
-    fn serve(&mut self, waiter: &Arc<Waiter>) -> bool {
+    /// Runs a waiter's command for a key that is ready; says whether the waiter is out of the queue.
+    fn serve(&mut self, waiter: &Arc<Waiter>, key: &[u8]) -> bool {
         let command = COMMANDS.at(waiter.command);
         let args = waiter.args.as_args();
         let instance = self.instance;
@@ -131,7 +131,10 @@ impl Worker {
         let first = &waiter.keys[0];
         let is_queued = (0..).map_while(|at| view.waiter(first, at)).any(|other| Arc::ptr_eq(&other, waiter));
         let mut left = !is_queued;
-        if is_queued && !waiter.is_finished() {
+        // A key of the wrong type does not wake those who wait for the right one.
+        let awaited = if command.spec.group == Group::List { "list" } else { "zset" };
+        let has_type = view.peek(key).is_some_and(|value| value.type_name() == awaited);
+        if is_queued && has_type && !waiter.is_finished() {
             let mut encoded = Vec::new();
             match self.retry(command, args, &mut view, waiter, &mut encoded) {
                 Outcome::Wait { .. } => {}
@@ -163,10 +166,6 @@ impl Worker {
         };
         match handler(view, args, &mut reply) {
             Ok(Attempt::Done) => Outcome::Replied(Ok(())),
-            // A key of the wrong type does not wake those who wait for the right one.
-            Err(error) if error == ReplyError::WRONG_TYPE => {
-                Outcome::Wait { timeout_ms: None, on_timeout: OnTimeout::NullArray }
-            }
             Ok(Attempt::Wait { timeout_ms, on_timeout }) => Outcome::Wait { timeout_ms, on_timeout },
             Err(error) => {
                 reply.truncate(0);

@@ -118,3 +118,15 @@ fn a_key_of_another_type_wakes_nobody() {
     assert_eq!(other.run("RPUSH key b"), ":1\r\n");
     assert_eq!(waiter.read(), b"*2\r\n$3\r\nkey\r\n$1\r\nb\r\n");
 }
+
+#[test]
+fn a_destination_of_another_type_is_an_error_and_nothing_moves() {
+    let server = Server::anteroom(&[]);
+    let (mut other, mut waiter) = (server.client(), server.client());
+    other.run("SET to string");
+    waiter.send_raw(b"BRPOPLPUSH from to 0\r\n");
+    until_blocked(&mut other, 1);
+    other.run("RPUSH from a b c");
+    assert!(waiter.read().starts_with(b"-WRONGTYPE"));
+    assert_eq!(other.run("LLEN from"), ":3\r\n");
+}
