@@ -2,7 +2,7 @@
 
 use super::keys::{access::*, key_at, keys_in};
 use super::spec::Arity::{AtLeast, Exactly};
-use super::spec::{CommandSpec, Group, category, flag};
+use super::spec::{CommandSpec, Context, Group, category, flag};
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::{Event, View};
@@ -30,6 +30,10 @@ pub const COMMANDS: &[CommandSpec] = &[
         .categories(category::DANGEROUS)
         .keys(&[key_at(2, RW | ACCESS)])
         .doc("Looks into a HyperLogLog.", "2.8.9", "O(1)", "subcommand key"),
+    CommandSpec::session("pfselftest", Group::HyperLogLog, Exactly(1), pfselftest)
+        .with(flag::ADMIN)
+        .categories(category::DANGEROUS)
+        .doc("Runs the tests of the HyperLogLog on this server.", "2.8.9", "N/A", ""),
 ];
 
 impl From<Invalid> for ReplyError {
@@ -84,7 +88,7 @@ fn pfcount(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comman
     let count = match hyperloglog::cached(&bytes) {
         Some(count) => count,
         None => {
-            let count = hyperloglog::estimate(&*hyperloglog::registers(&bytes)?);
+            let count = hyperloglog::count(&bytes)?;
             view.edit_string(args.at(1), Event::string("pfcount"), |bytes| {
                 hyperloglog::set_cached(bytes, count);
                 ((), true)
@@ -103,7 +107,7 @@ fn union_of(view: &mut View<'_>, keys: Args<'_>) -> Result<(Box<Registers>, bool
     for key in keys.iter() {
         if let Some(bytes) = bytes_of(view, key)? {
             all_sparse &= hyperloglog::is_sparse(&bytes);
-            hyperloglog::merge(&mut union, &*hyperloglog::registers(&bytes)?);
+            hyperloglog::merge_from(&mut union, &bytes)?;
         }
     }
     Ok((union, all_sparse))
@@ -112,12 +116,13 @@ fn union_of(view: &mut View<'_>, keys: Args<'_>) -> Result<(Box<Registers>, bool
 fn pfmerge(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let max_sparse = view.settings().int(Id::HllSparseMaxBytes) as usize;
     let (union, all_sparse) = union_of(view, args.skip(1))?;
-    let merged = hyperloglog::encode(&union, if all_sparse { max_sparse } else { 0 });
+    let is_new = !view.contains(args.at(1));
     view.edit_string(args.at(1), Event::string("pfadd"), |bytes| {
-        *bytes = merged;
-        hyperloglog::invalidate(bytes);
-        ((), true)
-    })?;
+        if is_new {
+            *bytes = hyperloglog::create();
+        }
+        (hyperloglog::store(bytes, &union, !all_sparse, max_sparse), true)
+    })??;
     reply.ok();
     Ok(())
 }
@@ -133,21 +138,29 @@ fn pfdebug(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comman
             reply.array(registers.len());
             registers.iter().for_each(|value| reply.integer(i64::from(*value)));
         }
+        b"decode" => match hyperloglog::describe(&bytes) {
+            Some(runs) => reply.bulk(runs.as_bytes()),
+            None => return Err(ReplyError::fixed("ERR HLL encoding is not sparse")),
+        },
         b"encoding" => reply.simple(if is_sparse { "sparse" } else { "dense" }),
         b"todense" => {
-            if is_sparse {
-                let dense = hyperloglog::dense(&*hyperloglog::registers(&bytes)?);
-                view.edit_string(args.at(2), Event::string("pfdebug"), |bytes| {
-                    *bytes = dense;
-                    ((), true)
-                })?;
-            }
-            reply.integer(is_sparse.into());
+            let changed = view.edit_string(args.at(2), Event::string("pfdebug"), |bytes| {
+                let changed = hyperloglog::make_dense(bytes);
+                (changed, changed == Ok(true))
+            })??;
+            reply.integer(changed.into());
         }
         _ => {
             let shown = String::from_utf8_lossy(args.at(1)).into_owned();
             return Err(ReplyError::new(format!("ERR Unknown PFDEBUG subcommand '{shown}'")));
         }
     }
+    Ok(())
+}
+
+fn pfselftest(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let max_sparse = context.instance.config.settings.int(Id::HllSparseMaxBytes) as usize;
+    hyperloglog::self_test(fastrand::u64(..), max_sparse).map_err(ReplyError::new)?;
+    reply.ok();
     Ok(())
 }
