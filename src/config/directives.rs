@@ -130,7 +130,7 @@ directives! {
     LfuDecayTime "lfu-decay-time" Int(0, INT), "1", true;
     HashMaxListpackEntries "hash-max-listpack-entries" = "hash-max-ziplist-entries" Int(0, MAX), "128", true;
     HashMaxListpackValue "hash-max-listpack-value" = "hash-max-ziplist-value" Memory(0, MAX), "64", true;
-    ListMaxListpackSize "list-max-listpack-size" = "list-max-ziplist-size" Int(-5, INT), "-2", true;
+    ListMaxListpackSize "list-max-listpack-size" = "list-max-ziplist-size" Int(-INT - 1, INT), "-2", true;
     ListCompressDepth "list-compress-depth" Int(0, INT), "0", true;
     SetMaxIntsetEntries "set-max-intset-entries" Int(0, MAX), "512", true;
     SetMaxListpackEntries "set-max-listpack-entries" Int(0, MAX), "128", true;

@@ -50,8 +50,8 @@ fn limits(max_listpack: i32) -> (usize, usize) {
         -3 => (16_384, usize::MAX),
         -4 => (32_768, usize::MAX),
         ..=-5 => (65_536, usize::MAX),
-        // Elements are bounded, but a node never grows without end.
-        count => (8192, count as usize),
+        // Elements are bounded, but a node never grows without end, and holds at least one.
+        count => (8192, count.max(1) as usize),
     }
 }
 
@@ -179,14 +179,13 @@ impl List {
 
     /// Replaces the element at an index; says whether there is one.
     pub fn set(&mut self, index: i64, element: &[u8], max_listpack: i32) -> bool {
+        // As in Redis the new element counts as one more, whether the place exists or not.
+        self.prepare(std::iter::once(element), max_listpack);
         let Some((node, pos)) = self.place(index) else { return false };
-        let Form::Nodes(nodes) = &mut self.0 else {
-            self.node_mut(node).replace(pos, element);
-            self.prepare(std::iter::empty(), max_listpack);
-            return true;
-        };
-        nodes.deque[node].replace(pos, element);
-        nodes.split_if_large(node);
+        self.node_mut(node).replace(pos, element);
+        if let Form::Nodes(nodes) = &mut self.0 {
+            nodes.split_if_large(node);
+        }
         true
     }
 
@@ -399,6 +398,29 @@ mod tests {
 
     fn contents(list: &List) -> Vec<Vec<u8>> {
         list.iter().map(|item| item.to_vec()).collect()
+    }
+
+    #[test]
+    fn grows_out_of_its_listpack_where_redis_says() {
+        let of_three = || {
+            let mut list = List::default();
+            (0..3).for_each(|_| list.push_back(b"a", 3));
+            list
+        };
+        let mut list = of_three();
+        assert_eq!(list.encoding(), "listpack");
+        list.set(0, b"b", 3);
+        assert_eq!(list.encoding(), "quicklist", "a replaced element counts as one more");
+        let mut list = List::default();
+        list.push_back(b"a", 0);
+        assert_eq!(list.encoding(), "listpack", "a limit of none still holds one");
+        list.push_back(b"a", 0);
+        assert_eq!(list.encoding(), "quicklist");
+        let mut list = List::default();
+        list.push_back(&[b'x'; 60_000], -6);
+        assert_eq!(list.encoding(), "listpack", "below -5 is -5");
+        list.push_back(&[b'x'; 5536], -6);
+        assert_eq!(list.encoding(), "quicklist");
     }
 
     proptest! {

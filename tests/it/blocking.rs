@@ -130,3 +130,20 @@ fn a_destination_of_another_type_is_an_error_and_nothing_moves() {
     assert!(waiter.read().starts_with(b"-WRONGTYPE"));
     assert_eq!(other.run("LLEN from"), ":3\r\n");
 }
+
+#[test]
+fn taking_the_last_element_is_one_change() {
+    let server = Server::anteroom(&[]);
+    let (mut pusher, mut waiter) = (server.client(), server.client());
+    let changes = |client: &mut Client| {
+        let info = client.run("INFO persistence");
+        let line = info.lines().find(|line| line.starts_with("rdb_changes_since_last_save:")).unwrap();
+        line.split(':').nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    waiter.send_raw(b"BLPOP list 0\r\n");
+    until_blocked(&mut pusher, 1);
+    let before = changes(&mut pusher);
+    pusher.run("LPUSH list a");
+    waiter.read();
+    assert_eq!(changes(&mut pusher), before + 2);
+}

@@ -28,14 +28,14 @@ impl View<'_> {
         let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;
         let (result, changed) = change(collection);
         let emptied = collection.elements() == 0;
+        if emptied {
+            self.remove(hash, key);
+        }
         if changed {
             self.record(hash, key, event);
         }
-        if emptied {
-            self.remove(hash, key);
-            if changed {
-                self.record(hash, key, Event::DEL);
-            }
+        if changed && emptied {
+            self.announce(key, Event::DEL);
         }
         Ok(Some(result))
     }
