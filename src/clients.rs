@@ -226,6 +226,8 @@ pub struct Session {
     pub watch_flag: WatchFlag,
     /// The connection ends once its replies are out.
     pub closing: bool,
+    /// Milliseconds that it is to wait before its command's reply (`DEBUG SLEEP`).
+    pub sleep_ms: Option<u64>,
 }
 
 /// Commands queued between `MULTI` and `EXEC`.
@@ -265,6 +267,7 @@ impl Session {
             watched: Vec::new(),
             watch_flag: WatchFlag::default(),
             closing: false,
+            sleep_ms: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender};
 
 use parking_lot::Mutex;
 
@@ -10,7 +11,7 @@ use crate::clock;
 use crate::config::{Config, Settings};
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
-use crate::tiers::local::{Effects, Keyspace};
+use crate::tiers::local::{Effects, Keyspace, Waiter};
 
 /// Everything that outlives a connection.
 pub struct Instance {
@@ -34,7 +35,10 @@ pub struct Instance {
     pub active_expire: AtomicBool,
     stopping: AtomicBool,
     stop: tokio::sync::Notify,
-    garbage: std::sync::mpsc::Sender<Effects>,
+    garbage: Sender<Effects>,
+    apart: Sender<Arc<Waiter>>,
+    /// Commands to run apart from the worker threads; the engine takes the receiver when it starts its thread.
+    pub apart_queue: Mutex<Option<Receiver<Arc<Waiter>>>>,
 }
 
 impl Instance {
@@ -50,6 +54,7 @@ impl Instance {
                 drop(effects);
             }
         })?;
+        let (apart, apart_queue) = std::sync::mpsc::channel();
         let databases = settings.int(crate::config::Id::Databases) as usize;
         let run_id = std::iter::repeat_with(|| fastrand::digit(16));
         Ok(Box::leak(Box::new(Self {
@@ -65,6 +70,8 @@ impl Instance {
             stopping: AtomicBool::new(false),
             stop: tokio::sync::Notify::new(),
             garbage,
+            apart,
+            apart_queue: Mutex::new(Some(apart_queue)),
         })))
     }
 
@@ -72,6 +79,12 @@ impl Instance {
     pub fn free_later(&self, effects: Effects) {
         // The receiver ends only with the process; then it does not matter who frees.
         drop(self.garbage.send(effects));
+    }
+
+    /// Has a command run apart from the worker threads; the waiter is finished with its reply.
+    pub fn run_apart(&self, waiter: Arc<Waiter>) {
+        // The receiver ends only with the process.
+        drop(self.apart.send(waiter));
     }
 
     /// Ends the server in good order (`SHUTDOWN`, SIGTERM).

@@ -2,7 +2,7 @@
 
 use super::keys::{access::*, key_at, keys_in};
 use super::spec::Arity::{AtLeast, Exactly};
-use super::spec::{CommandSpec, Context, Group, category, flag};
+use super::spec::{CommandSpec, Group, category, flag};
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::{Event, View};
@@ -30,8 +30,8 @@ pub const COMMANDS: &[CommandSpec] = &[
         .categories(category::DANGEROUS)
         .keys(&[key_at(2, RW | ACCESS)])
         .doc("Looks into a HyperLogLog.", "2.8.9", "O(1)", "subcommand key"),
-    CommandSpec::session("pfselftest", Group::HyperLogLog, Exactly(1), pfselftest)
-        .with(flag::ADMIN)
+    CommandSpec::data("pfselftest", Group::HyperLogLog, Exactly(1), pfselftest)
+        .with(flag::ADMIN | flag::OFFLOAD)
         .categories(category::DANGEROUS)
         .doc("Runs the tests of the HyperLogLog on this server.", "2.8.9", "N/A", ""),
 ];
@@ -158,8 +158,8 @@ fn pfdebug(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comman
     Ok(())
 }
 
-fn pfselftest(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let max_sparse = context.instance.config.settings.int(Id::HllSparseMaxBytes) as usize;
+fn pfselftest(view: &mut View<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let max_sparse = view.settings().int(Id::HllSparseMaxBytes) as usize;
     hyperloglog::self_test(fastrand::u64(..), max_sparse).map_err(ReplyError::new)?;
     reply.ok();
     Ok(())

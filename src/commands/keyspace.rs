@@ -160,6 +160,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .doc("Returns any key.", "1.0.0", "O(1)", ""),
     CommandSpec::data("keys", Group::Generic, Exactly(2), keys)
         .readonly()
+        .with(flag::OFFLOAD)
         .categories(DANGEROUS)
         .scope(Scope::Each)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
@@ -184,12 +185,14 @@ pub const COMMANDS: &[CommandSpec] = &[
         .doc("Counts the keys.", "1.0.0", "O(1)", ""),
     CommandSpec::data("flushdb", Group::Server, AtLeast(1), flushdb)
         .shrink()
+        .with(flag::OFFLOAD)
         .categories(DANGEROUS)
         .scope(Scope::All)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .doc("Removes all keys of the database.", "1.0.0", "O(N) in the number of keys", "[ASYNC | SYNC]"),
     CommandSpec::data("flushall", Group::Server, AtLeast(1), flushall)
         .shrink()
+        .with(flag::OFFLOAD)
         .categories(DANGEROUS)
         .scope(Scope::All)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])

@@ -159,7 +159,7 @@ pub mod flag {
     pub const ALLOW_BUSY: u32 = 1 << 16;
     /// Not while asynchronous loading.
     pub const NO_ASYNC_LOADING: u32 = 1 << 17;
-    /// Takes long for its key's size: runs apart from the worker thread.
+    /// Takes long, on the whole keyspace or by itself: runs on a thread apart from those that serve connections.
     pub const OFFLOAD: u32 = 1 << 18;
 }
 

@@ -23,6 +23,8 @@ pub struct Blocked {
     pub on_timeout: OnTimeout,
     /// Its place in the command table.
     pub command: usize,
+    /// When it began, if its time is to be measured at the end of the wait.
+    pub measured_from: Option<u64>,
 }
 
 /// Why the connection stops waiting.
@@ -78,6 +80,9 @@ impl Worker {
             let plan = LockPlan::Keys(waiter.keys.iter().map(|key| hash_bytes(key)).collect());
             let mut view = View::new(&instance.keyspace, &plan, waiter.db, self.now_ms(), &mut self.effects);
             view.stop_waiting(waiter);
+        }
+        if let Some(begin) = blocked.measured_from {
+            self.measure(&session.client, COMMANDS.at(blocked.command), waiter.args.as_args(), begin);
         }
         let mut reply = Reply::new(out, session.protocol);
         match waiter.take_outcome() {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::blocking::Blocked;
 use super::worker::Worker;
-use crate::clients::{ReplyMode, Session, Transaction};
+use crate::clients::{Client, ReplyMode, Session, Transaction};
 use crate::clock;
 use crate::commands::keys;
 use crate::commands::spec::{Attempt, Context, Control, OnTimeout, Run, Scope, flag};
@@ -167,6 +167,10 @@ impl Worker {
     ) -> Flow {
         let (db, now_ms) = (session.db, self.now_ms());
         let instance = self.instance;
+        if command.spec.has(flag::OFFLOAD) && self.is_long(command) {
+            return self.leave_apart(session, command, args);
+        }
+        let begin = self.ticks;
         let mut effects = std::mem::take(&mut self.effects);
         let mut view = match (command.single_key, command.spec.scope) {
             (Some(index), Scope::Keys) => {
@@ -183,7 +187,14 @@ impl Worker {
             Outcome::Replied(_) => Flow::Next,
             Outcome::Wait { timeout_ms, on_timeout } => {
                 let waiter = super::blocking::register(session, command, args, &mut view);
-                Flow::Blocked(Blocked { waiter, timeout_ms, on_timeout, command: command.index })
+                let measured_from = (on_timeout == OnTimeout::Ok).then_some(begin);
+                Flow::Blocked(Blocked {
+                    waiter,
+                    timeout_ms,
+                    on_timeout,
+                    command: command.index,
+                    measured_from,
+                })
             }
         };
         drop(view);
@@ -217,30 +228,48 @@ impl Worker {
                 },
                 Run::Session(handler) => {
                     let mut context = Context { session, instance: self.instance, view };
-                    Outcome::Replied(handler(&mut context, args, &mut reply))
+                    let result = handler(&mut context, args, &mut reply);
+                    match (&result, session.sleep_ms.take()) {
+                        (Ok(()), timeout_ms @ Some(_)) => {
+                            Outcome::Wait { timeout_ms, on_timeout: OnTimeout::Ok }
+                        }
+                        _ => Outcome::Replied(result),
+                    }
                 }
                 // A container without a subcommand does not pass the arity check.
                 Run::Control(_) | Run::Container(_) => Outcome::Replied(Err(ReplyError::SYNTAX)),
             }
         }));
-        let outcome = caught.unwrap_or_else(|_| {
-            self.counters.panics.add(1);
-            tracing::error!(command = command.name, "a command panicked");
-            Outcome::Replied(Err(ReplyError::fixed("ERR internal error")))
-        });
+        let outcome = caught.unwrap_or_else(|_| Outcome::Replied(Err(self.panicked(command))));
         if let Outcome::Replied(Err(error)) = &outcome {
             out.truncate(mark);
-            self.counters.commands[command.index].failed.add(1);
-            self.count_error(error);
-            Reply::new(out, session.protocol).error(error);
+            self.failed(command, error, &mut Reply::new(out, session.protocol));
         }
-        self.measure(session, command, args, begin);
+        if !matches!(outcome, Outcome::Wait { on_timeout: OnTimeout::Ok, .. }) {
+            self.measure(&session.client, command, args, begin);
+        }
         outcome
+    }
+
+    /// The error of a command that panicked.
+    #[cold]
+    pub(super) fn panicked(&self, command: &Command) -> ReplyError {
+        self.counters.panics.add(1);
+        tracing::error!(command = command.name, "a command panicked");
+        ReplyError::fixed("ERR internal error")
+    }
+
+    /// Counts a command's error and makes it the reply.
+    #[cold]
+    pub(super) fn failed(&self, command: &Command, error: &ReplyError, reply: &mut Reply<'_>) {
+        self.counters.commands[command.index].failed.add(1);
+        self.count_error(error);
+        reply.error(error);
     }
 
     /// Counts an execution and its time; notes it if it was slow.
     #[inline]
-    pub(super) fn measure(&mut self, session: &Session, command: &Command, args: Args<'_>, begin: u64) {
+    pub(super) fn measure(&mut self, client: &Client, command: &Command, args: Args<'_>, begin: u64) {
         self.ticks = clock::ticks();
         let nanos = clock::nanos_between(begin, self.ticks);
         let counters = &self.counters.commands[command.index];
@@ -249,14 +278,13 @@ impl Worker {
         self.counters.latencies[command.index].record(nanos);
         let threshold = self.instance.settings.int(Id::SlowlogLogSlowerThan);
         if threshold >= 0 && nanos / 1000 >= threshold as u64 && !command.spec.has(flag::SKIP_SLOWLOG) {
-            self.note_slow(session, args, nanos / 1000);
+            self.note_slow(client, args, nanos / 1000);
         }
     }
 
     #[cold]
-    fn note_slow(&self, session: &Session, args: Args<'_>, micros: u64) {
+    fn note_slow(&self, client: &Client, args: Args<'_>, micros: u64) {
         let limit = self.instance.settings.int(Id::SlowlogMaxLen) as usize;
-        let client = &session.client;
         let (address, name) = (client.address.clone(), client.names.lock().name.clone());
         self.instance.slow_log.lock().push(args, self.now_ms() / 1000, micros, address, name, limit);
     }
@@ -270,6 +298,9 @@ impl Worker {
             }
         }
         self.effects.events.clear();
+        if std::mem::take(&mut self.effects.frees_tables_now) {
+            self.effects.tables.clear();
+        }
         if !self.effects.garbage.is_empty() || !self.effects.tables.is_empty() {
             self.instance.free_later(std::mem::take(&mut self.effects));
         }

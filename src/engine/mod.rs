@@ -3,12 +3,14 @@
 //! It knows no sockets: any I/O backend can drive it. What cannot be done at once (a blocked client, work that takes
 //! long) is handed back to the caller as a [`Step`].
 
+mod apart;
 mod blocking;
 mod execute;
 mod pipeline;
 mod transaction;
 mod worker;
 
+pub use apart::start as start_apart;
 pub use blocking::{Blocked, WaitEnd};
 pub use pipeline::{Progress, Step};
 pub use worker::Worker;

@@ -71,7 +71,7 @@ impl Worker {
             self.counters.commands[command.index].failed.add(1);
             self.reply_error(session, &error, out);
         }
-        self.measure(session, command, args, begin);
+        self.measure(&session.client, command, args, begin);
         Flow::Next
     }
 

@@ -18,6 +18,7 @@ use crate::instance::Instance;
 pub fn run(config: Config) -> anyhow::Result<()> {
     let threads = config.threads;
     let instance = Instance::start(config)?;
+    crate::engine::start_apart(instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listeners = Listeners::open(instance)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::{Client, Server};
 
 /// Waits until so many clients are blocked.
-fn until_blocked(client: &mut Client, count: usize) {
+pub fn until_blocked(client: &mut Client, count: usize) {
     for _ in 0..400 {
         if client.run("INFO clients").contains(&format!("blocked_clients:{count}\r\n")) {
             return;

@@ -8,6 +8,7 @@ mod differential;
 mod expiry;
 mod generator;
 mod harness;
+mod hazards;
 mod layers;
 mod protocol;
 mod shutdown;

@@ -241,7 +241,9 @@ fn unblock(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>)
     };
     let id = integer(args.at(2))?;
     let client = u64::try_from(id).ok().and_then(|id| context.instance.clients.get(id));
-    let waiter = client.and_then(|client| client.blocked.lock().clone());
+    // Who waits for no key cannot be unblocked, as in Redis.
+    let waiter =
+        client.and_then(|client| client.blocked.lock().clone()).filter(|waiter| !waiter.keys.is_empty());
     if let Some(waiter) = &waiter {
         waiter.finish(WaiterOutcome::Unblocked { with_error });
     }

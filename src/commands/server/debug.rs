@@ -21,8 +21,9 @@ fn debug(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
     match (args.at(1).to_ascii_lowercase().as_slice(), args.len()) {
         (b"sleep", 3) => {
             let seconds = float(args.at(2))?.clamp(0.0, 3600.0);
-            std::thread::sleep(std::time::Duration::from_secs_f64(seconds));
-            reply.ok();
+            // Redis stops the whole server; here only this client waits, by the timer of blocked clients, and a
+            // transaction goes on at once.
+            context.session.sleep_ms = Some((seconds * 1000.0) as u64);
         }
         (b"set-active-expire", 3) => {
             context.instance.active_expire.store(args.at(2) != b"0", Relaxed);
@@ -42,7 +43,7 @@ fn debug(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
                 "SET-ACTIVE-EXPIRE <0|1>",
                 "    Stop or resume looking for expired keys.",
                 "SLEEP <seconds>",
-                "    Keep the connection's thread busy.",
+                "    Let this client wait; others are served meanwhile.",
             ],
         ),
         _ => {

@@ -72,6 +72,8 @@ pub struct Effects {
     pub garbage: Vec<Value>,
     /// Whole tables to free.
     pub tables: Vec<Table<Entry>>,
+    /// The tables are to be free before the reply is sent (`FLUSHALL SYNC`).
+    pub frees_tables_now: bool,
 }
 
 impl Effects {

@@ -45,6 +45,19 @@ impl Keyspace {
         self.shards.len()
     }
 
+    /// How many keys there are in all databases, one shard locked after the other.
+    pub fn len(&self) -> usize {
+        let count = |shard: usize| {
+            self.lock(shard).databases.iter().map(|database| database.keys.len()).sum::<usize>()
+        };
+        (0..self.shards()).map(count).sum()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Locks one shard.
     #[inline]
     pub(super) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {

@@ -110,7 +110,8 @@ impl View<'_> {
             .sum()
     }
 
-    /// Removes every key of the database; with `lazily`, other threads free the memory.
+    /// Removes every key of the database; its memory is freed when the locks are released, by another thread if
+    /// `lazily`.
     pub fn flush(&mut self, lazily: bool) -> usize {
         let db = self.db();
         let mut removed = 0;
@@ -131,10 +132,11 @@ impl View<'_> {
             });
             removed += table.len();
             self.effects.ready.append(&mut ready);
-            if lazily && !table.is_empty() {
+            if !table.is_empty() {
                 self.effects.tables.push(table);
             }
         }
+        self.effects.frees_tables_now |= !lazily;
         removed
     }
 

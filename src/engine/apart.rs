@@ -1,0 +1,80 @@
+//! Commands that take long run on a thread of their own, so that no connection waits for another one's `KEYS`.
+//!
+//! Their client is blocked meanwhile, by the same mechanism as one that waits for a key.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::blocking::Blocked;
+use super::execute::{Flow, lock_plan};
+use super::worker::Worker;
+use crate::clients::Session;
+use crate::commands::spec::{OnTimeout, Run, Scope};
+use crate::commands::table::{COMMANDS, Command};
+use crate::instance::Instance;
+use crate::protocol::{Args, Reply, ReplyError};
+use crate::tiers::local::{View, Waiter, WaiterOutcome};
+
+/// A walk over fewer keys than this is over before another thread has woken up.
+const MANY_KEYS: usize = 20_000;
+
+/// Starts the thread.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn start(instance: &'static Instance) -> std::io::Result<()> {
+    let Some(queue) = instance.apart_queue.lock().take() else { return Ok(()) };
+    std::thread::Builder::new().name("apart".to_owned()).spawn(move || {
+        let mut worker = Worker::new(instance);
+        for waiter in queue {
+            worker.run_apart(&waiter);
+        }
+    })?;
+    Ok(())
+}
+
+impl Worker {
+    /// Whether a command that is marked as long really is, with the keys there are.
+    #[cold]
+    pub(super) fn is_long(&self, command: &Command) -> bool {
+        matches!(command.spec.scope, Scope::Keys) || self.instance.keyspace.len() >= MANY_KEYS
+    }
+
+    /// Leaves a command to the thread for long ones; its client waits.
+    #[cold]
+    pub(super) fn leave_apart(&self, session: &Session, command: &Command, args: Args<'_>) -> Flow {
+        let args = args.to_owned();
+        let waiter =
+            Waiter::new(session.client.id, session.db, Vec::new(), command.index, args, session.protocol);
+        let waiter = Arc::new(waiter);
+        self.instance.run_apart(waiter.clone());
+        let (timeout_ms, on_timeout, measured_from) = (None, OnTimeout::NullArray, None);
+        Flow::Blocked(Blocked { waiter, timeout_ms, on_timeout, command: command.index, measured_from })
+    }
+
+    /// Runs a waiter's command and finishes the waiter with its reply.
+    fn run_apart(&mut self, waiter: &Waiter) {
+        self.read_clock();
+        let (command, args, begin) = (COMMANDS.at(waiter.command), waiter.args.as_args(), self.ticks);
+        let instance = self.instance;
+        let mut effects = std::mem::take(&mut self.effects);
+        let plan = lock_plan(command, args);
+        let mut view = View::new(&instance.keyspace, &plan, waiter.db, self.now_ms(), &mut effects);
+        let mut encoded = Vec::new();
+        let caught = catch_unwind(AssertUnwindSafe(|| match command.spec.run {
+            Run::Data(handler) => handler(&mut view, args, &mut Reply::new(&mut encoded, waiter.protocol)),
+            _ => Err(ReplyError::SYNTAX),
+        }));
+        drop(view);
+        if let Err(error) = caught.unwrap_or_else(|_| Err(self.panicked(command))) {
+            encoded.clear();
+            self.failed(command, &error, &mut Reply::new(&mut encoded, waiter.protocol));
+        }
+        self.effects = effects;
+        self.settle();
+        if let Some(client) = instance.clients.get(waiter.client) {
+            self.measure(&client, command, args, begin);
+        }
+        waiter.finish(WaiterOutcome::Served(encoded));
+    }
+}
