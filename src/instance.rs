@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::clients::Clients;
 use crate::clock;
 use crate::config::{Config, Settings};
+use crate::latency::LatencyMonitor;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
 use crate::tiers::local::{Effects, Keyspace, Waiter};
@@ -27,6 +28,8 @@ pub struct Instance {
     pub telemetry: Telemetry,
     /// Commands that took long.
     pub slow_log: Mutex<SlowLog>,
+    /// Events that took long.
+    pub latency: Mutex<LatencyMonitor>,
     /// Names this process among all that ever were.
     pub run_id: String,
     /// When it started.
@@ -64,6 +67,7 @@ impl Instance {
             clients: Clients::default(),
             telemetry: Telemetry::new(),
             slow_log: Mutex::new(SlowLog::default()),
+            latency: Mutex::new(LatencyMonitor::default()),
             run_id: run_id.take(40).collect(),
             started: clock::monotonic(),
             active_expire: AtomicBool::new(true),
@@ -79,6 +83,15 @@ impl Instance {
     pub fn free_later(&self, effects: Effects) {
         // The receiver ends only with the process; then it does not matter who frees.
         drop(self.garbage.send(effects));
+    }
+
+    /// Notes an event for the latency monitor, if it took longer than its threshold.
+    #[inline]
+    pub fn note_latency(&self, event: &'static str, millis: u64) {
+        let threshold = self.settings.int(crate::config::Id::LatencyMonitorThreshold);
+        if threshold > 0 && millis >= threshold as u64 {
+            self.latency.lock().add(event, clock::wall_ms() / 1000, millis);
+        }
     }
 
     /// Has a command run apart from the worker threads; the waiter is finished with its reply.

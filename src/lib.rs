@@ -13,6 +13,7 @@ pub mod commands;
 pub mod config;
 pub mod engine;
 pub mod instance;
+pub mod latency;
 pub mod protocol;
 pub mod server;
 pub mod slow_log;

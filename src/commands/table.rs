@@ -87,6 +87,14 @@ impl CommandTable {
         }
     }
 
+    /// The command of a full name, `config|get` for a subcommand, in any case.
+    pub fn find(&self, name: &[u8]) -> Option<&Command> {
+        match name.iter().position(|byte| *byte == b'|') {
+            None => self.get(name),
+            Some(at) => self.get(&name[..at]).and_then(|command| self.subcommand(command, &name[at + 1..])),
+        }
+    }
+
     /// The command a request names: the subcommand, if it names one.
     ///
     /// # Errors

@@ -94,7 +94,9 @@ impl Worker {
     #[cold]
     fn make_room(&mut self, session: &Session, command: &Command) -> Result<(), ReplyError> {
         let now_ms = self.now_ms();
+        let begin = clock::ticks();
         let evicted = self.instance.keyspace.make_room(now_ms, &mut self.effects);
+        self.instance.note_latency("eviction-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         self.settle();
         let executes_writes = || {
             command.spec.name == "exec"
@@ -275,7 +277,11 @@ impl Worker {
         let counters = &self.counters.commands[command.index];
         counters.calls.add(1);
         counters.nanos.add(nanos);
-        self.counters.latencies[command.index].record(nanos);
+        if self.instance.settings.int(Id::LatencyTracking) == 1 {
+            self.counters.latencies[command.index].record(nanos);
+        }
+        let event = if command.spec.has(flag::FAST) { "fast-command" } else { "command" };
+        self.instance.note_latency(event, nanos / 1_000_000);
         let threshold = self.instance.settings.int(Id::SlowlogLogSlowerThan);
         if threshold >= 0 && nanos / 1000 >= threshold as u64 && !command.spec.has(flag::SKIP_SLOWLOG) {
             self.note_slow(client, args, nanos / 1000);

@@ -22,10 +22,11 @@ pub async fn run(instance: &'static Instance) {
     for tick in 0.. {
         ticks.tick().await;
         if instance.active_expire.load(Relaxed) {
-            let shards = instance.keyspace.shards();
+            let (shards, begin) = (instance.keyspace.shards(), clock::ticks());
             for shard in (tick % SWEEP_TICKS..shards).step_by(SWEEP_TICKS) {
                 worker.sweep(shard);
             }
+            instance.note_latency("expire-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         }
         instance.telemetry.peak_memory.fetch_max(memory::used() as u64, Relaxed);
         if tick % 10 == 0 {

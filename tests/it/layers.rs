@@ -10,6 +10,7 @@ const RANKS: &[(&str, u8)] = &[
     ("protocol", 2),
     ("tiers", 3),
     ("slow_log", 4),
+    ("latency", 4),
     ("clients", 4),
     ("instance", 5),
     ("commands", 6),

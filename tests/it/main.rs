@@ -9,6 +9,7 @@ mod expiry;
 mod generator;
 mod harness;
 mod hazards;
+mod latency;
 mod layers;
 mod protocol;
 mod shutdown;

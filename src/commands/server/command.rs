@@ -178,21 +178,12 @@ fn info(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comma
     }
     reply.array(args.len() - 2);
     for name in args.skip(2).iter() {
-        match find(name) {
+        match COMMANDS.find(name) {
             Some(command) => write_info(reply, command),
             None => reply.null_array(),
         }
     }
     Ok(())
-}
-
-/// A command by its full name, `config|get` for a subcommand.
-fn find(name: &[u8]) -> Option<&'static Command> {
-    let table: &'static super::super::table::CommandTable = &COMMANDS;
-    match name.iter().position(|byte| *byte == b'|') {
-        None => table.get(name),
-        Some(at) => table.get(&name[..at]).and_then(|command| table.subcommand(command, &name[at + 1..])),
-    }
 }
 
 fn subcommands(command: &Command) -> Vec<&'static Command> {
@@ -281,7 +272,7 @@ fn docs(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comma
     let wanted: Vec<&Command> = if args.len() == 2 {
         COMMANDS.top_level().collect()
     } else {
-        args.skip(2).iter().filter_map(find).collect()
+        args.skip(2).iter().filter_map(|name| COMMANDS.find(name)).collect()
     };
     reply.map(wanted.len());
     wanted.iter().for_each(|command| write_docs(reply, command));

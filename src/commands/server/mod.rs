@@ -6,6 +6,7 @@ mod config;
 mod debug;
 mod info;
 mod latency;
+mod latency_report;
 mod memory;
 mod slow_log;
 
