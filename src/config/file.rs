@@ -51,7 +51,7 @@ pub enum ConfigError {
 }
 
 /// The sections, with the directives that belong to each.
-const SECTIONS: &[(&str, &[&str])] = &[
+pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
@@ -229,6 +229,17 @@ impl Loader {
             file,
             settings: Arc::new(settings),
         })
+    }
+}
+
+/// A value of a document being edited, as the text that a flag would give.
+pub(super) fn text_of(value: &toml_edit::Value) -> String {
+    match value {
+        toml_edit::Value::String(text) => text.value().clone(),
+        toml_edit::Value::Boolean(value) => if *value.value() { "yes" } else { "no" }.to_owned(),
+        toml_edit::Value::Integer(value) => value.value().to_string(),
+        toml_edit::Value::Array(values) => values.iter().map(text_of).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
     }
 }
 

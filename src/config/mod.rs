@@ -3,6 +3,7 @@
 pub mod arguments;
 mod directives;
 mod file;
+mod rewrite;
 mod settings;
 pub mod units;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use directives::{Id, Policy};
 pub use file::ConfigError;
+pub use rewrite::{RewriteError, rewrite};
 pub use settings::{SetError, Settings};
 
 /// What the server is started with.

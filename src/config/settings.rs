@@ -1,7 +1,7 @@
 //! The directives' values: numbers as atomics that the hot path reads, texts behind a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
@@ -32,6 +32,8 @@ pub enum SetError {
 pub struct Settings {
     numbers: Box<[AtomicI64]>,
     texts: RwLock<Vec<Arc<str>>>,
+    /// What was changed since the start.
+    was_set: Box<[AtomicBool]>,
 }
 
 impl std::fmt::Debug for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
         let settings = Self {
             numbers: DIRECTIVES.iter().map(|_| AtomicI64::new(0)).collect(),
             texts: RwLock::new(vec![Arc::from(""); DIRECTIVES.len()]),
+            was_set: DIRECTIVES.iter().map(|_| AtomicBool::new(false)).collect(),
         };
         for id in IDS {
             match parse(id.directive().kind, id.directive().default) {
@@ -133,8 +136,25 @@ impl Settings {
             changes.push((id, parse(id.directive().kind, text).map_err(refused)?));
         }
         let ids = changes.iter().map(|(id, _)| *id).collect();
-        changes.into_iter().for_each(|(id, value)| self.put(id, value));
+        for (id, value) in changes {
+            self.put(id, value);
+            self.was_set[id as usize].store(true, Relaxed);
+        }
         Ok(ids)
+    }
+
+    /// Whether it was changed since the start.
+    pub(super) fn was_set(&self, id: Id) -> bool {
+        self.was_set[id as usize].load(Relaxed)
+    }
+
+    /// Whether its value is what this text says.
+    pub(super) fn holds(&self, id: Id, text: &str) -> bool {
+        match parse(id.directive().kind, text) {
+            Ok(Value::Number(number)) => number == self.int(id),
+            Ok(Value::Text(text)) => text == self.text(id),
+            Err(_) => false,
+        }
     }
 
     /// Sets a directive at start, mutable or not.

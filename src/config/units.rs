@@ -17,6 +17,13 @@ pub fn parse_memory(text: &str) -> Option<i64> {
     lower[..split].parse::<i64>().ok()?.checked_mul(factor)
 }
 
+/// A size in the largest unit that holds it exactly, as [`parse_memory`] reads it.
+pub fn format_memory(bytes: i64) -> String {
+    let units = [("gb", 30), ("mb", 20), ("kb", 10)];
+    let unit = units.iter().find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    unit.map_or_else(|| bytes.to_string(), |(name, shift)| format!("{}{name}", bytes >> shift))
+}
+
 /// A time such as `10s`, `15m`, `250ms`, `1h`, `1d`; a bare number is seconds.
 pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
     let text = text.trim();
@@ -52,6 +59,14 @@ mod tests {
         ] {
             assert_eq!(parse_memory(text), bytes, "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_read_back() {
+        for bytes in [0, 1, 1000, 1024, 1536, 3 << 20, (3 << 20) + 1, 5 << 40, i64::MAX] {
+            assert_eq!(parse_memory(&format_memory(bytes)), Some(bytes));
+        }
+        assert_eq!(format_memory(64 << 20), "64mb");
     }
 
     #[test]

@@ -51,3 +51,49 @@ fn flags_win_over_the_file() {
     assert!(client.run("CONFIG GET maxmemory-policy").contains("allkeys-lru"));
     std::fs::remove_file(&path).unwrap();
 }
+
+#[test]
+fn rewriting_keeps_the_file_and_survives_a_restart() {
+    let path = std::env::temp_dir().join(format!("anteroom-{}-rewrite.toml", std::process::id()));
+    std::fs::write(&path, "# kept\n[memory]\nmaxmemory = \"7mb\" # so much\n").unwrap();
+    let arguments = ["--config", path.to_str().unwrap()];
+    {
+        let server = Server::anteroom(&arguments);
+        let mut client = server.client();
+        client.run("CONFIG SET maxmemory 8mb maxmemory-policy allkeys-lfu notify-keyspace-events KEA");
+        assert_eq!(client.run("CONFIG REWRITE"), "+OK\r\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# kept\n[memory]\nmaxmemory = \"8mb\" # so much\n"), "{text}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(client.run("CONFIG REWRITE").starts_with("-ERR Rewriting config file: "));
+        std::fs::write(&path, text).unwrap();
+    }
+    let server = Server::anteroom(&arguments);
+    let mut client = server.client();
+    assert!(client.run("CONFIG GET maxmemory-policy").contains("allkeys-lfu"));
+    assert!(client.run("CONFIG GET notify*").contains("AKE"));
+    std::fs::remove_file(&path).unwrap();
+    let server = Server::anteroom(&[]);
+    assert_eq!(server.client().run("CONFIG REWRITE"), "-ERR The server is running without a config file\r\n");
+}
+
+#[test]
+fn statistics_count_from_nothing_again() {
+    let server = Server::anteroom(&[]);
+    let mut client = server.client();
+    client.run("SET key value");
+    client.run("GET key");
+    client.run("GET nothing");
+    client.run("INCR key");
+    assert!(client.run("INFO everything").contains("keyspace_hits:1\r\n"));
+    assert_eq!(client.run("CONFIG RESETSTAT"), "+OK\r\n");
+    let info = client.run("INFO everything");
+    for line in
+        ["keyspace_hits:0", "keyspace_misses:0", "total_error_replies:0", "total_connections_received:0"]
+    {
+        assert!(info.contains(&format!("\n{line}\r\n")), "{line}: {info}");
+    }
+    for gone in ["cmdstat_set", "errorstat_", "latency_percentiles_usec_get"] {
+        assert!(!info.contains(gone), "{gone}: {info}");
+    }
+}

@@ -3,7 +3,7 @@
 use super::super::spec::Arity::{AtLeast, Exactly};
 use super::super::spec::{CommandSpec, Context, Group, Scope, category};
 use super::{ADMIN, shown};
-use crate::config::{Id, SetError};
+use crate::config::{self, Id, SetError};
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 
 /// The subcommands.
@@ -28,6 +28,11 @@ pub(super) const CONFIG: &[CommandSpec] = &[
             "O(N) in the number of settings",
             "parameter value [parameter value ...]",
         ),
+    CommandSpec::session("rewrite", Group::Server, Exactly(2), rewrite)
+        .with(ADMIN)
+        .categories(category::DANGEROUS)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .doc("Writes changed settings into the configuration file.", "2.8.0", "O(1)", ""),
     CommandSpec::session("resetstat", Group::Server, Exactly(2), resetstat)
         .with(ADMIN)
         .categories(category::DANGEROUS)
@@ -72,6 +77,18 @@ fn set(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> 
     Ok(())
 }
 
+fn rewrite(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let Some(path) = &context.instance.config.file else {
+        return Err(ReplyError::fixed("ERR The server is running without a config file"));
+    };
+    config::rewrite(path, &context.instance.settings).map_err(|error| {
+        tracing::warn!(%error, "CONFIG REWRITE failed");
+        ReplyError::new(format!("ERR Rewriting config file: {error}"))
+    })?;
+    reply.ok();
+    Ok(())
+}
+
 fn resetstat(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     context.instance.telemetry.reset();
     context.view.reset_counters();
@@ -90,6 +107,8 @@ fn help(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandR
             "    Change settings, all of them or none.",
             "RESETSTAT",
             "    Reset the statistics of INFO.",
+            "REWRITE",
+            "    Write changed settings into the configuration file.",
         ],
     );
     Ok(())
