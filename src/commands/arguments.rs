@@ -106,7 +106,7 @@ impl<'a> Options<'a> {
 
     /// How many arguments are left.
     pub fn remaining(&self) -> usize {
-        self.args.len() - self.next
+        self.args.len().saturating_sub(self.next)
     }
 
     /// Whether none is left.

@@ -157,8 +157,7 @@ fn hello(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
             check_name(given)?;
             name = Some(String::from_utf8_lossy(given).into_owned());
         } else {
-            let unknown = String::from_utf8_lossy(options.value()?).into_owned();
-            return Err(ReplyError::new(format!("ERR Syntax error in HELLO option '{unknown}'")));
+            return Err(ReplyError::showing("ERR Syntax error in HELLO option '", options.value()?, "'"));
         }
     }
     if !context.session.authenticated {

@@ -151,8 +151,7 @@ fn pfdebug(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comman
             reply.integer(changed.into());
         }
         _ => {
-            let shown = String::from_utf8_lossy(args.at(1)).into_owned();
-            return Err(ReplyError::new(format!("ERR Unknown PFDEBUG subcommand '{shown}'")));
+            return Err(ReplyError::showing("ERR Unknown PFDEBUG subcommand '", args.at(1), "'"));
         }
     }
     Ok(())

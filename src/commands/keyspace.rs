@@ -296,8 +296,7 @@ impl ExpireConditions {
                 b"gt" => conditions.if_later = true,
                 b"lt" => conditions.if_earlier = true,
                 _ => {
-                    let shown = String::from_utf8_lossy(option).into_owned();
-                    return Err(ReplyError::new(format!("ERR Unsupported option {shown}")));
+                    return Err(ReplyError::showing("ERR Unsupported option ", option, ""));
                 }
             }
         }

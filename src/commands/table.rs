@@ -106,9 +106,9 @@ impl CommandTable {
             return Ok(command);
         }
         self.subcommand(command, args.at(1)).ok_or_else(|| {
-            let shown = String::from_utf8_lossy(&args.at(1)[..args.at(1).len().min(128)]).into_owned();
+            let shown = &args.at(1)[..args.at(1).len().min(128)];
             let help = command.name.to_uppercase();
-            ReplyError::new(format!("ERR unknown subcommand '{shown}'. Try {help} HELP."))
+            ReplyError::showing("ERR unknown subcommand '", shown, &format!("'. Try {help} HELP."))
         })
     }
 
@@ -182,15 +182,17 @@ fn unknown_command(args: Args<'_>) -> ReplyError {
     // Redis prints them as C strings, which end at a zero.
     let shown = |bytes: &[u8], limit: usize| {
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-        String::from_utf8_lossy(&bytes[..end.min(limit)]).into_owned()
+        bytes[..end.min(limit)].to_vec()
     };
-    let mut beginning = String::new();
+    let mut beginning = Vec::new();
     for argument in args.skip(1).iter() {
         if beginning.len() >= 128 {
             break;
         }
-        beginning.push_str(&format!("'{}' ", shown(argument, 128 - beginning.len())));
+        let rest = 128 - beginning.len();
+        beginning.extend([b"'", shown(argument, rest).as_slice(), b"' "].concat());
     }
     let name = shown(args.at(0), 128);
-    ReplyError::new(format!("ERR unknown command '{name}', with args beginning with: {beginning}"))
+    let parts: [&[u8]; 4] = [b"ERR unknown command '", &name, b"', with args beginning with: ", &beginning];
+    ReplyError::new(parts.concat())
 }

@@ -115,8 +115,9 @@ impl Worker {
     fn refuse(&mut self, session: &mut Session, args: Args<'_>, error: &ReplyError, out: &mut Vec<u8>) {
         if let Ok(command) = COMMANDS.resolve(args) {
             self.counters.commands[command.index].rejected.add(1);
-            if matches!(command.spec.run, Run::Control(Control::Exec)) && session.transaction.is_some() {
-                let text = format!("EXECABORT Transaction discarded because of: {}", error.text());
+            if matches!(command.spec.run, Run::Control(Control::Exec)) {
+                let reason = error.text().strip_prefix(b"ERR ").unwrap_or(error.text());
+                let text = [b"EXECABORT Transaction discarded because of: ", reason].concat();
                 self.discard_transaction(session);
                 return self.reply_error(session, &ReplyError::new(text), out);
             }

@@ -78,7 +78,7 @@ impl Worker {
             }
             consumed = parsed_to;
             if let Some(error) = error {
-                let error = ReplyError::new(format!("ERR Protocol error: {error}"));
+                let error = ReplyError::from(&error);
                 self.counters.errors.add(1);
                 self.instance.telemetry.count_error(error.code());
                 Reply::new(out, session.protocol).error(&error);

@@ -7,8 +7,8 @@ pub type CommandResult = Result<(), ReplyError>;
 
 /// An error reply: its code and text as they go over the wire, without the leading `-`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ReplyError(Cow<'static, str>);
+#[error("{}", String::from_utf8_lossy(.0))]
+pub struct ReplyError(Cow<'static, [u8]>);
 
 impl ReplyError {
     /// The key holds another type.
@@ -40,12 +40,19 @@ impl ReplyError {
 
     /// An error with a fixed text, code first.
     pub const fn fixed(text: &'static str) -> Self {
-        Self(Cow::Borrowed(text))
+        Self(Cow::Borrowed(text.as_bytes()))
     }
 
     /// An error with a text made for the occasion; line breaks in it become spaces on the wire.
-    pub fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl Into<Vec<u8>>) -> Self {
         Self(Cow::Owned(text.into()))
+    }
+
+    /// An error that shows bytes of the client's, whatever they are. Redis prints them as a C string, which ends at a
+    /// zero.
+    pub fn showing(before: &str, shown: &[u8], after: &str) -> Self {
+        let shown = shown.split(|byte| *byte == 0).next().unwrap_or_default();
+        Self::new([before.as_bytes(), shown, after.as_bytes()].concat())
     }
 
     /// `wrong number of arguments` for the named command (lower case, `config|get` for a subcommand).
@@ -54,13 +61,14 @@ impl ReplyError {
     }
 
     /// The whole text, code first.
-    pub fn text(&self) -> &str {
+    pub fn text(&self) -> &[u8] {
         &self.0
     }
 
     /// The code: the text's first word.
     pub fn code(&self) -> &str {
-        self.0.split(' ').next().unwrap_or("ERR")
+        let word = self.0.split(|byte| *byte == b' ').next().unwrap_or_default();
+        std::str::from_utf8(word).unwrap_or("ERR")
     }
 }
 
@@ -94,4 +102,16 @@ pub enum ProtocolError {
     /// Quotes in an inline request that do not close.
     #[error("unbalanced quotes in request")]
     UnbalancedQuotes,
+}
+
+impl From<&ProtocolError> for ReplyError {
+    fn from(error: &ProtocolError) -> Self {
+        match error {
+            // The byte as it came, which need not be part of a text.
+            ProtocolError::ExpectedBulk(byte) => {
+                Self::new([b"ERR Protocol error: expected '$', got '", &[*byte][..], b"'"].concat())
+            }
+            other => Self::new(format!("ERR Protocol error: {other}")),
+        }
+    }
 }

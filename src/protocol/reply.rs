@@ -85,7 +85,7 @@ impl<'a> Reply<'a> {
     pub fn error(&mut self, error: &ReplyError) {
         self.out.push(b'-');
         self.out
-            .extend(error.text().bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+            .extend(error.text().iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
         self.out.extend_from_slice(b"\r\n");
     }
 

@@ -135,6 +135,7 @@ impl RequestParser {
             && a.is_ascii_digit()
         {
             self.done += 4;
+            self.searched = 0;
             return Ok(Some(u32::from(a - b'0')));
         }
         if let [b'$', a, b, b'\r', b'\n', ..] = rest
@@ -142,6 +143,7 @@ impl RequestParser {
             && b.is_ascii_digit()
         {
             self.done += 5;
+            self.searched = 0;
             return Ok(Some(u32::from(a - b'0') * 10 + u32::from(b - b'0')));
         }
         let Some((line, next)) = self.line(rest, ProtocolError::BulkHeaderTooBig)? else {
@@ -202,6 +204,8 @@ impl RequestParser {
         let newline = self.searched + at;
         self.reset();
         let line = if newline > 0 && request[newline - 1] == b'\r' { newline - 1 } else { newline };
+        // Redis reads the line as a C string, which ends at a zero.
+        let line = memchr(0, &request[..line]).unwrap_or(line);
         split_inline(&mut request[..line], start, spans)?;
         Ok(Some(start + newline + 1))
     }
@@ -233,14 +237,14 @@ fn split_inline(line: &mut [u8], offset: usize, spans: &mut Vec<Span>) -> Result
         while line.get(read).is_some_and(|&byte| is_space(byte)) {
             read += 1;
         }
-        if read >= line.len() || line[read] == 0 {
+        if read >= line.len() {
             return Ok(());
         }
         write = write.min(read);
         let word = write;
         while let Some(&byte) = line.get(read) {
             match byte {
-                b' ' | b'\n' | b'\r' | b'\t' | 0 => break,
+                b' ' | b'\n' | b'\r' | b'\t' => break,
                 b'"' => {
                     read += 1;
                     (read, write) = unquote_double(line, read, write)?;

@@ -76,8 +76,7 @@ fn setinfo(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>)
         b"lib-name" => &mut names.library,
         b"lib-ver" => &mut names.library_version,
         _ => {
-            let text = format!("ERR Unrecognized option '{}'", shown(args.at(2)));
-            return Err(ReplyError::new(text));
+            return Err(ReplyError::showing("ERR Unrecognized option '", args.at(2), "'"));
         }
     };
     if !is_clean {
@@ -166,7 +165,7 @@ fn is_normal(name: &[u8]) -> Result<bool, ReplyError> {
     match name.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(true),
         b"master" | b"slave" | b"replica" | b"pubsub" => Ok(false),
-        _ => Err(ReplyError::new(format!("ERR Unknown client type '{}'", shown(name)))),
+        _ => Err(ReplyError::showing("ERR Unknown client type '", name, "'")),
     }
 }
 
