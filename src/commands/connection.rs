@@ -85,8 +85,7 @@ fn echo(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comma
 
 fn select(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let databases = context.view.databases();
-    let index =
-        parse_i64(args.at(1)).ok_or(ReplyError::NOT_INTEGER).and_then(|_| database(args.at(1), databases))?;
+    let index = database(args.at(1), databases)?;
     context.session.select(index);
     reply.ok();
     Ok(())

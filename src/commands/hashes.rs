@@ -1,6 +1,6 @@
 //! Hashes.
 
-use super::arguments::{Options, integer};
+use super::arguments::{Options, integer, random_count};
 use super::keys::{KeySpec, access::*, key_at};
 use super::scanning::{self, ScanOptions};
 use super::spec::Arity::{AtLeast, Exactly};
@@ -288,15 +288,13 @@ fn hrandfield(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Com
         }
         return Ok(());
     }
-    let count = integer(args.at(2))?;
+    random_count(args.at(2), false)?;
     let mut options = Options::new(args, 3);
     let with_values = options.take("withvalues");
     if !options.is_done() {
         return Err(ReplyError::SYNTAX);
     }
-    if count < -i64::MAX / 2 || with_values && count.unsigned_abs() > i64::MAX as u64 / 2 {
-        return Err(ReplyError::fixed("ERR value is out of range"));
-    }
+    let count = random_count(args.at(2), with_values)?;
     let Some(hash) = view.get::<Hash>(args.at(1))? else {
         reply.array(0);
         return Ok(());

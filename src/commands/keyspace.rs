@@ -1,6 +1,6 @@
 //! Keys of any type: existence, expiry, names, scanning, and the databases they are in.
 
-use super::arguments::{Options, database, integer};
+use super::arguments::{Options, database, integer, integer_in};
 use super::deadline::TimeUnit;
 use super::keys::{access::*, key_at, keys_in};
 use super::scanning::{self, ScanOptions};
@@ -543,8 +543,9 @@ fn flushall(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comma
 
 fn swapdb(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let databases = view.databases();
-    integer(args.at(1)).map_err(|_| ReplyError::fixed("ERR invalid first DB index"))?;
-    integer(args.at(2)).map_err(|_| ReplyError::fixed("ERR invalid second DB index"))?;
+    let int = i64::from(i32::MIN)..=i64::from(i32::MAX);
+    integer_in(args.at(1), int.clone(), "ERR invalid first DB index")?;
+    integer_in(args.at(2), int, "ERR invalid second DB index")?;
     let (first, second) = (database(args.at(1), databases)?, database(args.at(2), databases)?);
     if first != second {
         view.swap_databases(first, second);

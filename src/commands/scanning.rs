@@ -3,7 +3,7 @@
 use super::arguments::{Options, integer};
 use crate::protocol::{Args, Reply, ReplyError};
 use crate::types::glob;
-use crate::types::number::parse_u64;
+use crate::types::number::parse_cursor;
 
 /// The options of a scan.
 pub struct ScanOptions<'a> {
@@ -55,7 +55,7 @@ impl<'a> ScanOptions<'a> {
 /// # Errors
 /// That it is none.
 pub fn cursor(argument: &[u8]) -> Result<u64, ReplyError> {
-    parse_u64(argument).ok_or(ReplyError::fixed("ERR invalid cursor"))
+    parse_cursor(argument).ok_or(ReplyError::fixed("ERR invalid cursor"))
 }
 
 /// Writes what comes before the elements of a scan's reply.

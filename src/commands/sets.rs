@@ -1,6 +1,6 @@
 //! Sets.
 
-use super::arguments::{Options, integer, integer_in};
+use super::arguments::{Options, integer_in, random_count};
 use super::keys::{KeySpec, access::*, counted_keys, key_at, keys_in};
 use super::scanning::{self, ScanOptions};
 use super::spec::Arity::{AtLeast, Exactly};
@@ -266,10 +266,7 @@ fn srandmember(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Co
         }
         return Ok(());
     };
-    let count = integer(count)?;
-    if count < -i64::MAX / 2 {
-        return Err(ReplyError::fixed("ERR value is out of range"));
-    }
+    let count = random_count(count, false)?;
     let Some(set) = view.get::<Set>(args.at(1))? else {
         reply.array(0);
         return Ok(());

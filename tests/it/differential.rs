@@ -151,7 +151,7 @@ fn show(command: &[Vec<u8>]) -> String {
 }
 
 /// Whether two replies say the same.
-fn same(ours: &[u8], theirs: &[u8], comparison: Comparison) -> bool {
+pub fn same(ours: &[u8], theirs: &[u8], comparison: Comparison) -> bool {
     if ours == theirs {
         return true;
     }

@@ -11,6 +11,7 @@ mod generator;
 mod harness;
 mod hazards;
 mod hostile;
+mod integers;
 mod latency;
 mod layers;
 mod protocol;

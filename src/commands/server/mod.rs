@@ -98,8 +98,7 @@ fn role(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandR
 
 fn wait(_: &mut crate::tiers::local::View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     super::arguments::integer(args.at(1))?;
-    super::arguments::timeout(args.at(2))
-        .map_err(|_| ReplyError::fixed("ERR timeout is not an integer or out of range"))?;
+    super::arguments::timeout_ms(args.at(2))?;
     // There are no replicas to wait for.
     reply.integer(0);
     Ok(())

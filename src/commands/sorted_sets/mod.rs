@@ -4,7 +4,7 @@ mod algebra;
 mod pop;
 mod range;
 
-use super::arguments::{Options, float, integer};
+use super::arguments::{Options, float, random_count};
 use super::keys::{KeySpec, access::*, counted_keys, key_at, keys_in};
 use super::scanning::{self, ScanOptions};
 use super::spec::Arity::{AtLeast, Exactly};
@@ -513,15 +513,13 @@ fn zrandmember(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Co
         }
         return Ok(());
     }
-    let count = integer(args.at(2))?;
+    random_count(args.at(2), false)?;
     let mut options = Options::new(args, 3);
     let with_scores = options.take("withscores");
     if !options.is_done() {
         return Err(ReplyError::SYNTAX);
     }
-    if count < -i64::MAX / 2 || with_scores && count.unsigned_abs() > i64::MAX as u64 / 2 {
-        return Err(ReplyError::fixed("ERR value is out of range"));
-    }
+    let count = random_count(args.at(2), with_scores)?;
     let Some(set) = view.get::<SortedSet>(args.at(1))? else {
         reply.array(0);
         return Ok(());

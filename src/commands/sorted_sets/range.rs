@@ -5,7 +5,7 @@ use crate::commands::arguments::{Options, integer};
 use crate::commands::lists::index_range;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::{Event, View};
-use crate::types::number::parse_f64;
+use crate::types::number::parse_f64_lenient;
 use crate::types::sorted_set::{Bounds, LexBound, ScoreBound, SortedSet};
 
 /// Reads an end of a range of scores: `(` excludes it.
@@ -14,7 +14,7 @@ fn score_bound(argument: &[u8]) -> Result<ScoreBound, ReplyError> {
         [b'(', text @ ..] => (text, true),
         text => (text, false),
     };
-    match parse_f64(text).filter(|score| !score.is_nan()) {
+    match parse_f64_lenient(text) {
         Some(score) => Ok(ScoreBound { score, exclusive }),
         None => Err(ReplyError::fixed("ERR min or max is not a float")),
     }
