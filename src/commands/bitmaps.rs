@@ -16,24 +16,71 @@ const WRITE: &[KeySpec] = &[key_at(1, RW | ACCESS | UPDATE)];
 
 /// The rows of this family.
 pub const COMMANDS: &[CommandSpec] = &[
-    CommandSpec::data("setbit", Group::Bitmap, Exactly(4), setbit)
-        .write().keys(WRITE).doc("Writes a bit.", "2.2.0", "O(1)", "key offset value"),
-    CommandSpec::data("getbit", Group::Bitmap, Exactly(3), getbit)
-        .readonly().fast().keys(READ).doc("Reads a bit.", "2.2.0", "O(1)", "key offset"),
-    CommandSpec::data("bitcount", Group::Bitmap, AtLeast(2), bitcount)
-        .readonly().keys(READ).doc("Counts the bits that are set.", "2.6.0", "O(N)", "key [start end [BYTE | BIT]]"),
-    CommandSpec::data("bitpos", Group::Bitmap, AtLeast(3), bitpos)
-        .readonly().keys(READ).doc("Finds the first bit of a value.", "2.8.7", "O(N)", "key bit [start [end [BYTE | BIT]]]"),
+    CommandSpec::data("setbit", Group::Bitmap, Exactly(4), setbit).write().keys(WRITE).doc(
+        "Writes a bit.",
+        "2.2.0",
+        "O(1)",
+        "key offset:integer value:integer",
+    ),
+    CommandSpec::data("getbit", Group::Bitmap, Exactly(3), getbit).readonly().fast().keys(READ).doc(
+        "Reads a bit.",
+        "2.2.0",
+        "O(1)",
+        "key offset:integer",
+    ),
+    CommandSpec::data("bitcount", Group::Bitmap, AtLeast(2), bitcount).readonly().keys(READ).doc(
+        "Counts the bits that are set.",
+        "2.6.0",
+        "O(N)",
+        "key [range(start:integer end:integer [unit<BYTE | BIT>@7.0.0])]",
+    ),
+    CommandSpec::data("bitpos", Group::Bitmap, AtLeast(3), bitpos).readonly().keys(READ).doc(
+        "Finds the first bit of a value.",
+        "2.8.7",
+        "O(N)",
+        "key bit:integer [range(start:integer [end-unit-block(end:integer [unit<BYTE | \
+            BIT>@7.0.0])])]",
+    ),
     CommandSpec::data("bitop", Group::Bitmap, AtLeast(4), bitop)
-        .write().keys(&[key_at(2, OW | UPDATE), keys_in(3, -1, 1, RO | ACCESS)])
-        .doc("Combines strings bit by bit and stores the result.", "2.6.0", "O(N)", "<AND | OR | XOR | NOT> destkey key [key ...]"),
+        .write()
+        .keys(&[key_at(2, OW | UPDATE), keys_in(3, -1, 1, RO | ACCESS)])
+        .doc(
+            "Combines strings bit by bit and stores the result.",
+            "2.6.0",
+            "O(N)",
+            "operation<AND | OR | XOR | NOT> destkey:key key...",
+        ),
     CommandSpec::data("bitfield", Group::Bitmap, AtLeast(2), bitfield)
-        .write().keys(&[key_at(1, RW | ACCESS | UPDATE | VARIABLE_FLAGS)])
-        .doc("Reads and writes integers of any width.", "3.2.0", "O(1) per operation",
-            "key [GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] <SET encoding offset value | INCRBY encoding offset increment> ...]"),
+        .write()
+        .keys(&[key_at(1, RW | ACCESS | UPDATE | VARIABLE_FLAGS)])
+        .key_flags(bitfield_key_flags)
+        .doc(
+            "Reads and writes integers of any width.",
+            "3.2.0",
+            "O(1) per operation",
+            "key [operation<GET get-block(encoding offset:integer) | write([OVERFLOW \
+            overflow-block<WRAP | SAT | FAIL>] write-operation<SET set-block(encoding \
+            offset:integer value:integer) | INCRBY incrby-block(encoding offset:integer \
+            increment:integer)>)>...]",
+        ),
     CommandSpec::data("bitfield_ro", Group::Bitmap, AtLeast(2), bitfield_ro)
-        .readonly().fast().keys(READ).doc("Reads integers of any width.", "6.0.0", "O(1) per operation", "key [GET encoding offset ...]"),
+        .readonly()
+        .fast()
+        .keys(READ)
+        .doc(
+            "Reads integers of any width.",
+            "6.0.0",
+            "O(1) per operation",
+            "key [GET get-block(encoding offset:integer)...+]",
+        ),
 ];
+
+/// `BITFIELD` with nothing but `GET`s reads.
+fn bitfield_key_flags(args: Args<'_>) -> u16 {
+    let options: Vec<&[u8]> = args.skip(2).iter().collect();
+    let reads = |option: &[&[u8]]| option[0].eq_ignore_ascii_case(b"get") && option.len() == 3;
+    if options.chunks(3).all(reads) { RO | ACCESS } else { RW | ACCESS | UPDATE }
+}
 
 /// Reads a bit's offset; `#n` counts in fields of `width` bits where that is allowed.
 fn offset(view: &View<'_>, argument: &[u8], width: Option<u32>) -> Result<usize, ReplyError> {

@@ -36,7 +36,7 @@ pub const COMMANDS: &[CommandSpec] = &[
                 | flag::ALLOW_BUSY,
         )
         .fast()
-        .doc("Authenticates the connection.", "1.0.0", "O(1)", "[username] password"),
+        .doc("Authenticates the connection.", "1.0.0", "O(1)", "[username@6.0.0] password"),
     CommandSpec::session("hello", Group::Connection, AtLeast(1), hello)
         .with(
             flag::NOSCRIPT
@@ -51,18 +51,19 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Agrees on the protocol's version.",
             "6.0.0",
             "O(1)",
-            "[protover [AUTH username password] [SETNAME clientname]]",
+            "[arguments(protover:integer [AUTH auth(username password)] [SETNAME clientname])]",
         ),
     CommandSpec::session("select", Group::Connection, Exactly(2), select).with(ALWAYS).fast().doc(
         "Changes the database.",
         "1.0.0",
         "O(1)",
-        "index",
+        "index:integer",
     ),
     CommandSpec::session("quit", Group::Connection, AtLeast(1), quit)
         .with(flag::NOSCRIPT | ALWAYS | flag::NO_AUTH | flag::ALLOW_BUSY)
         .fast()
-        .doc("Closes the connection.", "1.0.0", "O(1)", ""),
+        .doc("Closes the connection.", "1.0.0", "O(1)", "")
+        .deprecated("7.2.0", "just closing the connection"),
     CommandSpec::control("reset", Group::Connection, Exactly(1), Control::Reset)
         .with(flag::NOSCRIPT | ALWAYS | flag::NO_AUTH | flag::ALLOW_BUSY)
         .fast()

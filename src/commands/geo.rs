@@ -13,42 +13,115 @@ use crate::types::number::LongDouble;
 use crate::types::sorted_set::{Bounds, Limits, ScoreBound, SortedSet};
 
 const READ: &[KeySpec] = &[key_at(1, RO | ACCESS)];
-const LOOK: &[KeySpec] = &[key_at(1, RO)];
+const LOOK: &[KeySpec] = &[key_at(1, RO | ACCESS)];
 const RADIUS_KEYS: &[KeySpec] =
     &[key_at(1, RO | ACCESS), key_after("store", 6, OW | UPDATE), key_after("storedist", 6, OW | UPDATE)];
 const MEMBER_KEYS: &[KeySpec] =
     &[key_at(1, RO | ACCESS), key_after("store", 5, OW | UPDATE), key_after("storedist", 5, OW | UPDATE)];
 const SEARCH_COST: &str = "O(N+log(M)): the members near by and those inside";
-const RADIUS_OPTIONS: &str = "<M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count [ANY]] [ASC | DESC] [STORE key | STOREDIST key]";
-
 /// The rows of this family.
 pub const COMMANDS: &[CommandSpec] = &[
-    CommandSpec::data("geoadd", Group::Geo, AtLeast(5), geoadd)
-        .write().keys(&[key_at(1, RW | UPDATE)])
-        .doc("Adds positions.", "3.2.0", "O(log(N)) per position", "key [NX | XX] [CH] longitude latitude member [longitude latitude member ...]"),
-    CommandSpec::data("geodist", Group::Geo, AtLeast(4), geodist)
-        .readonly().keys(LOOK).doc("Returns the distance of two members.", "3.2.0", "O(1)", "key member1 member2 [M | KM | FT | MI]"),
-    CommandSpec::data("geohash", Group::Geo, AtLeast(2), geohash)
-        .readonly().keys(LOOK).doc("Returns members' geohashes.", "3.2.0", "O(1) per member", "key [member [member ...]]"),
-    CommandSpec::data("geopos", Group::Geo, AtLeast(2), geopos)
-        .readonly().keys(LOOK).doc("Returns members' positions.", "3.2.0", "O(1) per member", "key [member [member ...]]"),
-    CommandSpec::data("geosearch", Group::Geo, AtLeast(7), geosearch)
-        .readonly().keys(READ).doc("Finds members in an area.", "6.2.0", SEARCH_COST,
-            "key <FROMMEMBER member | FROMLONLAT longitude latitude> <BYRADIUS radius <M | KM | FT | MI> | BYBOX width height <M | KM | FT | MI>> [ASC | DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH]"),
+    CommandSpec::data("geoadd", Group::Geo, AtLeast(5), geoadd).write().keys(&[key_at(1, RW | UPDATE)]).doc(
+        "Adds positions.",
+        "3.2.0",
+        "O(log(N)) per position",
+        "key [condition<NX | XX>@6.2.0] [CH=change@6.2.0] data(longitude:double \
+            latitude:double member)...",
+    ),
+    CommandSpec::data("geodist", Group::Geo, AtLeast(4), geodist).readonly().keys(LOOK).doc(
+        "Returns the distance of two members.",
+        "3.2.0",
+        "O(1)",
+        "key member1 member2 [unit<M | KM | FT | MI>]",
+    ),
+    CommandSpec::data("geohash", Group::Geo, AtLeast(2), geohash).readonly().keys(LOOK).doc(
+        "Returns members' geohashes.",
+        "3.2.0",
+        "O(1) per member",
+        "key [member...]",
+    ),
+    CommandSpec::data("geopos", Group::Geo, AtLeast(2), geopos).readonly().keys(LOOK).doc(
+        "Returns members' positions.",
+        "3.2.0",
+        "O(1) per member",
+        "key [member...]",
+    ),
+    CommandSpec::data("geosearch", Group::Geo, AtLeast(7), geosearch).readonly().keys(READ).doc(
+        "Finds members in an area.",
+        "6.2.0",
+        SEARCH_COST,
+        "key from<FROMMEMBER member | FROMLONLAT fromlonlat(longitude:double \
+            latitude:double)> by<circle(BYRADIUS radius:double unit<M | KM | FT | MI>) | \
+            box(BYBOX width:double height:double unit<M | KM | FT | MI>)> [order<ASC | DESC>] \
+            [count-block(COUNT count:integer [ANY])] [WITHCOORD] [WITHDIST] [WITHHASH]",
+    ),
     CommandSpec::data("geosearchstore", Group::Geo, AtLeast(8), geosearchstore)
-        .write().keys(&[key_at(1, OW | UPDATE), key_at(2, RO | ACCESS)])
-        .doc("Stores members in an area.", "6.2.0", SEARCH_COST,
-            "destination source <FROMMEMBER member | FROMLONLAT longitude latitude> <BYRADIUS radius <M | KM | FT | MI> | BYBOX width height <M | KM | FT | MI>> [ASC | DESC] [COUNT count [ANY]] [STOREDIST]"),
+        .write()
+        .keys(&[key_at(1, OW | UPDATE), key_at(2, RO | ACCESS)])
+        .doc(
+            "Stores members in an area.",
+            "6.2.0",
+            SEARCH_COST,
+            "destination:key source:key from<FROMMEMBER member | FROMLONLAT \
+            fromlonlat(longitude:double latitude:double)> by<circle(BYRADIUS radius:double \
+            unit<M | KM | FT | MI>) | box(BYBOX width:double height:double unit<M | KM | FT | \
+            MI>)> [order<ASC | DESC>] [count-block(COUNT count:integer [ANY])] [STOREDIST]",
+        ),
     CommandSpec::data("georadius", Group::Geo, AtLeast(6), georadius)
-        .write().with(flag::MOVABLEKEYS).keys(RADIUS_KEYS).get_keys(radius_keys)
-        .doc("Finds members around a position; use GEOSEARCH.", "3.2.0", SEARCH_COST, RADIUS_OPTIONS),
+        .write()
+        .with(flag::MOVABLEKEYS)
+        .keys(RADIUS_KEYS)
+        .get_keys(radius_keys)
+        .doc(
+            "Finds members around a position; use GEOSEARCH.",
+            "3.2.0",
+            SEARCH_COST,
+            "key longitude:double latitude:double radius:double unit<M | KM | FT | MI> \
+            [WITHCOORD] [WITHDIST] [WITHHASH] [count-block(COUNT count:integer [ANY@6.2.0])] \
+            [order<ASC | DESC>] [store<STORE storekey:key'key' | STOREDIST \
+            storedistkey:key'key'>]",
+        )
+        .deprecated("6.2.0", "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` argument"),
     CommandSpec::data("georadius_ro", Group::Geo, AtLeast(6), georadius_ro)
-        .readonly().keys(READ).doc("Finds members around a position; use GEOSEARCH.", "3.2.10", SEARCH_COST, RADIUS_OPTIONS),
+        .readonly()
+        .keys(READ)
+        .doc(
+            "Finds members around a position; use GEOSEARCH.",
+            "3.2.10",
+            SEARCH_COST,
+            "key longitude:double latitude:double radius:double unit<M | KM | FT | MI> \
+            [WITHCOORD] [WITHDIST] [WITHHASH] [count-block(COUNT count:integer [ANY@6.2.0])] \
+            [order<ASC | DESC>]",
+        )
+        .deprecated("6.2.0", "`GEOSEARCH` with the `BYRADIUS` argument"),
     CommandSpec::data("georadiusbymember", Group::Geo, AtLeast(5), georadiusbymember)
-        .write().with(flag::MOVABLEKEYS).keys(MEMBER_KEYS).get_keys(member_keys)
-        .doc("Finds members around another; use GEOSEARCH.", "3.2.0", SEARCH_COST, RADIUS_OPTIONS),
+        .write()
+        .with(flag::MOVABLEKEYS)
+        .keys(MEMBER_KEYS)
+        .get_keys(member_keys)
+        .doc(
+            "Finds members around another; use GEOSEARCH.",
+            "3.2.0",
+            SEARCH_COST,
+            "key member radius:double unit<M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] \
+            [count-block(COUNT count:integer [ANY])] [order<ASC | DESC>] [store<STORE \
+            storekey:key'key' | STOREDIST storedistkey:key'key'>]",
+        )
+        .deprecated(
+            "6.2.0",
+            "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` and `FROMMEMBER` arguments",
+        ),
     CommandSpec::data("georadiusbymember_ro", Group::Geo, AtLeast(5), georadiusbymember_ro)
-        .readonly().keys(READ).doc("Finds members around another; use GEOSEARCH.", "3.2.10", SEARCH_COST, RADIUS_OPTIONS),
+        .readonly()
+        .keys(READ)
+        .doc(
+            "Finds members around another; use GEOSEARCH.",
+            "3.2.10",
+            SEARCH_COST,
+            "key member radius:double unit<M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] \
+            [count-block(COUNT count:integer [ANY])] [order<ASC | DESC>]",
+        )
+        .deprecated("6.2.0", "`GEOSEARCH` with the `BYRADIUS` and `FROMMEMBER` arguments"),
 ];
 
 fn radius_keys(args: Args<'_>, keys: &mut Keys) {

@@ -22,12 +22,13 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | UPDATE)])
-        .doc("Sets fields of a hash.", "2.0.0", "O(1) per field", "key field value [field value ...]"),
+        .doc("Sets fields of a hash.", "2.0.0", "O(1) per field", "key data(field value)..."),
     CommandSpec::data("hmset", Group::Hash, AtLeast(4), hmset)
         .write()
         .fast()
         .keys(&[key_at(1, RW | UPDATE)])
-        .doc("The old form of HSET.", "2.0.0", "O(1) per field", "key field value [field value ...]"),
+        .doc("The old form of HSET.", "2.0.0", "O(1) per field", "key data(field value)...")
+        .deprecated("4.0.0", "`HSET` with multiple field-value pairs"),
     CommandSpec::data("hsetnx", Group::Hash, Exactly(4), hsetnx)
         .write()
         .fast()
@@ -43,13 +44,13 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Returns the values of fields.",
         "2.0.0",
         "O(1) per field",
-        "key field [field ...]",
+        "key field...",
     ),
     CommandSpec::data("hdel", Group::Hash, AtLeast(3), hdel)
         .shrink()
         .fast()
         .keys(&[key_at(1, RW | DELETE)])
-        .doc("Removes fields.", "2.0.0", "O(1) per field", "key field [field ...]"),
+        .doc("Removes fields.", "2.0.0", "O(1) per field", "key field..."),
     CommandSpec::data("hlen", Group::Hash, Exactly(2), hlen).readonly().fast().keys(LOOK).doc(
         "Counts the fields.",
         "2.0.0",
@@ -87,17 +88,22 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | ACCESS | UPDATE)])
-        .doc("Adds to the integer of a field.", "2.0.0", "O(1)", "key field increment"),
+        .doc("Adds to the integer of a field.", "2.0.0", "O(1)", "key field increment:integer"),
     CommandSpec::data("hincrbyfloat", Group::Hash, Exactly(4), hincrbyfloat)
         .write()
         .fast()
         .keys(&[key_at(1, RW | ACCESS | UPDATE)])
-        .doc("Adds to the floating point number of a field.", "2.6.0", "O(1)", "key field increment"),
+        .doc("Adds to the floating point number of a field.", "2.6.0", "O(1)", "key field increment:double"),
     CommandSpec::data("hrandfield", Group::Hash, AtLeast(2), hrandfield)
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])
-        .doc("Returns fields at random.", "6.2.0", "O(N) in the fields returned", "key [count [WITHVALUES]]"),
+        .doc(
+            "Returns fields at random.",
+            "6.2.0",
+            "O(N) in the fields returned",
+            "key [options(count:integer [WITHVALUES])]",
+        ),
     CommandSpec::data("hscan", Group::Hash, AtLeast(3), hscan)
         .readonly()
         .keys(READ)
@@ -106,7 +112,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Walks over the fields, a few at a time.",
             "2.8.0",
             "O(1) per call",
-            "key cursor [MATCH pattern] [COUNT count]",
+            "key cursor:integer [MATCH pattern:pattern] [COUNT count:integer]",
         ),
 ];
 

@@ -14,24 +14,23 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | INSERT)])
-        .doc("Adds elements to a HyperLogLog.", "2.8.9", "O(1) per element", "key [element [element ...]]"),
+        .doc("Adds elements to a HyperLogLog.", "2.8.9", "O(1) per element", "key [element...]"),
     CommandSpec::data("pfcount", Group::HyperLogLog, AtLeast(2), pfcount)
         .readonly()
-        .with(flag::MAY_REPLICATE)
         .keys(&[keys_in(1, -1, 1, RW | ACCESS)])
-        .doc("Estimates how many distinct elements there are.", "2.8.9", "O(1) per key", "key [key ...]"),
+        .doc("Estimates how many distinct elements there are.", "2.8.9", "O(1) per key", "key..."),
     CommandSpec::data("pfmerge", Group::HyperLogLog, AtLeast(2), pfmerge)
         .write()
         .keys(&[key_at(1, RW | ACCESS | INSERT), keys_in(2, -1, 1, RO | ACCESS)])
-        .doc("Merges HyperLogLogs into one.", "2.8.9", "O(1) per key", "destkey [sourcekey [sourcekey ...]]"),
+        .doc("Merges HyperLogLogs into one.", "2.8.9", "O(1) per key", "destkey:key [sourcekey:key...]"),
     CommandSpec::data("pfdebug", Group::HyperLogLog, Exactly(3), pfdebug)
         .write()
-        .with(flag::ADMIN)
+        .with(flag::ADMIN | flag::SYSTEM)
         .categories(category::DANGEROUS)
         .keys(&[key_at(2, RW | ACCESS)])
         .doc("Looks into a HyperLogLog.", "2.8.9", "O(1)", "subcommand key"),
     CommandSpec::data("pfselftest", Group::HyperLogLog, Exactly(1), pfselftest)
-        .with(flag::ADMIN | flag::OFFLOAD)
+        .with(flag::ADMIN | flag::OFFLOAD | flag::SYSTEM)
         .categories(category::DANGEROUS)
         .doc("Runs the tests of the HyperLogLog on this server.", "2.8.9", "N/A", ""),
 ];

@@ -21,33 +21,28 @@ pub const COMMANDS: &[CommandSpec] = &[
         .categories(KEYSPACE)
         .keys(&[keys_in(1, -1, 1, RM | DELETE)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc("Removes keys.", "1.0.0", "O(N) in the number of keys", "key [key ...]"),
+        .doc("Removes keys.", "1.0.0", "O(N) in the number of keys", "key..."),
     CommandSpec::data("unlink", Group::Generic, AtLeast(2), unlink)
         .shrink()
         .fast()
         .categories(KEYSPACE)
         .keys(&[keys_in(1, -1, 1, RM | DELETE)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc(
-            "Removes keys; their memory is freed on another thread.",
-            "4.0.0",
-            "O(1) per key",
-            "key [key ...]",
-        ),
+        .doc("Removes keys; their memory is freed on another thread.", "4.0.0", "O(1) per key", "key..."),
     CommandSpec::data("exists", Group::Generic, AtLeast(2), exists)
         .readonly()
         .fast()
         .categories(KEYSPACE)
         .keys(&[keys_in(1, -1, 1, RO)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc("Counts how many of the keys exist.", "1.0.0", "O(N) in the number of keys", "key [key ...]"),
+        .doc("Counts how many of the keys exist.", "1.0.0", "O(N) in the number of keys", "key..."),
     CommandSpec::data("touch", Group::Generic, AtLeast(2), exists)
         .readonly()
         .fast()
         .categories(KEYSPACE)
         .keys(&[keys_in(1, -1, 1, RO)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc("Notes that keys were used.", "3.2.1", "O(N) in the number of keys", "key [key ...]"),
+        .doc("Notes that keys were used.", "3.2.1", "O(N) in the number of keys", "key..."),
     CommandSpec::data("type", Group::Generic, Exactly(2), type_)
         .readonly()
         .fast()
@@ -59,7 +54,12 @@ pub const COMMANDS: &[CommandSpec] = &[
         .fast()
         .categories(KEYSPACE)
         .keys(&[key_at(1, RW | UPDATE)])
-        .doc("Sets a key's time to live in seconds.", "1.0.0", "O(1)", "key seconds [NX | XX | GT | LT]"),
+        .doc(
+            "Sets a key's time to live in seconds.",
+            "1.0.0",
+            "O(1)",
+            "key seconds:integer [condition<NX | XX | GT | LT>@7.0.0]",
+        ),
     CommandSpec::data("pexpire", Group::Generic, AtLeast(3), pexpire)
         .shrink()
         .fast()
@@ -69,7 +69,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Sets a key's time to live in milliseconds.",
             "2.6.0",
             "O(1)",
-            "key milliseconds [NX | XX | GT | LT]",
+            "key milliseconds:integer [condition<NX | XX | GT | LT>@7.0.0]",
         ),
     CommandSpec::data("expireat", Group::Generic, AtLeast(3), expireat)
         .shrink()
@@ -80,7 +80,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Sets the Unix time at which a key expires.",
             "1.2.0",
             "O(1)",
-            "key unix-time-seconds [NX | XX | GT | LT]",
+            "key unix-time-seconds:unix-time [condition<NX | XX | GT | LT>@7.0.0]",
         ),
     CommandSpec::data("pexpireat", Group::Generic, AtLeast(3), pexpireat)
         .shrink()
@@ -91,7 +91,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Sets the Unix time in milliseconds at which a key expires.",
             "2.6.0",
             "O(1)",
-            "key unix-time-milliseconds [NX | XX | GT | LT]",
+            "key unix-time-milliseconds:unix-time [condition<NX | XX | GT | LT>@7.0.0]",
         ),
     CommandSpec::data("ttl", Group::Generic, Exactly(2), ttl)
         .readonly()
@@ -129,13 +129,13 @@ pub const COMMANDS: &[CommandSpec] = &[
         .shrink()
         .categories(KEYSPACE)
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, OW | UPDATE)])
-        .doc("Gives a key another name.", "1.0.0", "O(1)", "key newkey"),
+        .doc("Gives a key another name.", "1.0.0", "O(1)", "key newkey:key"),
     CommandSpec::data("renamenx", Group::Generic, Exactly(3), renamenx)
         .shrink()
         .fast()
         .categories(KEYSPACE)
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, OW | INSERT)])
-        .doc("Gives a key another name, if nothing has it.", "1.0.0", "O(1)", "key newkey"),
+        .doc("Gives a key another name, if nothing has it.", "1.0.0", "O(1)", "key newkey:key"),
     CommandSpec::data("copy", Group::Generic, AtLeast(3), copy)
         .write()
         .categories(KEYSPACE)
@@ -144,19 +144,19 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Copies a key.",
             "6.2.0",
             "O(N) in the size of the value",
-            "source destination [DB destination-db] [REPLACE]",
+            "source:key destination:key [DB destination-db:integer] [REPLACE]",
         ),
     CommandSpec::data("move", Group::Generic, Exactly(3), move_)
         .shrink()
         .fast()
         .categories(KEYSPACE)
-        .keys(&[key_at(1, RW | ACCESS | DELETE)])
-        .doc("Moves a key to another database.", "1.0.0", "O(1)", "key db"),
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .doc("Moves a key to another database.", "1.0.0", "O(1)", "key db:integer"),
     CommandSpec::data("randomkey", Group::Generic, Exactly(1), randomkey)
         .readonly()
         .categories(KEYSPACE)
         .scope(Scope::Each)
-        .tips(&["request_policy:all_shards", "nondeterministic_output"])
+        .tips(&["request_policy:all_shards", "response_policy:special", "nondeterministic_output"])
         .doc("Returns any key.", "1.0.0", "O(1)", ""),
     CommandSpec::data("keys", Group::Generic, Exactly(2), keys)
         .readonly()
@@ -164,7 +164,12 @@ pub const COMMANDS: &[CommandSpec] = &[
         .categories(DANGEROUS)
         .scope(Scope::Each)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
-        .doc("Returns the keys that match a pattern.", "1.0.0", "O(N) in the number of keys", "pattern"),
+        .doc(
+            "Returns the keys that match a pattern.",
+            "1.0.0",
+            "O(N) in the number of keys",
+            "pattern:pattern",
+        ),
     CommandSpec::data("scan", Group::Generic, AtLeast(2), scan)
         .readonly()
         .categories(KEYSPACE)
@@ -174,7 +179,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Walks over the keys, a few at a time.",
             "2.8.0",
             "O(1) per call",
-            "cursor [MATCH pattern] [COUNT count] [TYPE type]",
+            "cursor:integer [MATCH pattern:pattern] [COUNT count:integer] [TYPE type@6.0.0]",
         ),
     CommandSpec::data("dbsize", Group::Server, Exactly(1), dbsize)
         .readonly()
@@ -189,21 +194,41 @@ pub const COMMANDS: &[CommandSpec] = &[
         .categories(DANGEROUS)
         .scope(Scope::All)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
-        .doc("Removes all keys of the database.", "1.0.0", "O(N) in the number of keys", "[ASYNC | SYNC]"),
+        .doc(
+            "Removes all keys of the database.",
+            "1.0.0",
+            "O(N) in the number of keys",
+            "[flush-type<ASYNC@4.0.0 | SYNC@6.2.0>]",
+        ),
     CommandSpec::data("flushall", Group::Server, AtLeast(1), flushall)
         .shrink()
         .with(flag::OFFLOAD)
         .categories(DANGEROUS)
         .scope(Scope::All)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
-        .doc("Removes all keys of all databases.", "1.0.0", "O(N) in the number of keys", "[ASYNC | SYNC]"),
+        .doc(
+            "Removes all keys of all databases.",
+            "1.0.0",
+            "O(N) in the number of keys",
+            "[flush-type<ASYNC@4.0.0 | SYNC@6.2.0>]",
+        ),
     CommandSpec::data("swapdb", Group::Server, Exactly(3), swapdb)
         .shrink()
         .fast()
         .categories(DANGEROUS)
         .scope(Scope::All)
-        .doc("Exchanges two databases.", "4.0.0", "O(N) in the number of watched keys", "index1 index2"),
-    CommandSpec::container("object", Group::Generic, OBJECT),
+        .doc(
+            "Exchanges two databases.",
+            "4.0.0",
+            "O(N) in the number of watched keys",
+            "index1:integer index2:integer",
+        ),
+    CommandSpec::container("object", Group::Generic, OBJECT).doc(
+        "Commands on how values are kept.",
+        "2.2.3",
+        "Depends on subcommand.",
+        "",
+    ),
 ];
 
 const OBJECT: &[CommandSpec] = &[

@@ -21,37 +21,37 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Adds elements at the left.",
         "1.0.0",
         "O(1) per element",
-        "key element [element ...]",
+        "key element...",
     ),
     CommandSpec::data("rpush", Group::List, AtLeast(3), rpush).write().fast().keys(PUSH).doc(
         "Adds elements at the right.",
         "1.0.0",
         "O(1) per element",
-        "key element [element ...]",
+        "key element...",
     ),
     CommandSpec::data("lpushx", Group::List, AtLeast(3), lpushx).write().fast().keys(PUSH).doc(
         "Adds elements at the left of a list that exists.",
         "2.2.0",
         "O(1) per element",
-        "key element [element ...]",
+        "key element...",
     ),
     CommandSpec::data("rpushx", Group::List, AtLeast(3), rpushx).write().fast().keys(PUSH).doc(
         "Adds elements at the right of a list that exists.",
         "2.2.0",
         "O(1) per element",
-        "key element [element ...]",
+        "key element...",
     ),
     CommandSpec::data("lpop", Group::List, AtLeast(2), lpop).shrink().fast().keys(POP).doc(
         "Takes elements from the left.",
         "1.0.0",
         "O(N) in the elements taken",
-        "key [count]",
+        "key [count:integer@6.2.0]",
     ),
     CommandSpec::data("rpop", Group::List, AtLeast(2), rpop).shrink().fast().keys(POP).doc(
         "Takes elements from the right.",
         "1.0.0",
         "O(N) in the elements taken",
-        "key [count]",
+        "key [count:integer@6.2.0]",
     ),
     CommandSpec::data("llen", Group::List, Exactly(2), llen).readonly().fast().keys(&[key_at(1, RO)]).doc(
         "Counts the elements.",
@@ -66,19 +66,19 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Returns the element at an index.",
             "1.0.0",
             "O(N) in the distance from the nearer end",
-            "key index",
+            "key index:integer",
         ),
     CommandSpec::data("lset", Group::List, Exactly(4), lset).write().keys(&[key_at(1, RW | UPDATE)]).doc(
         "Replaces the element at an index.",
         "1.0.0",
         "O(N) in the distance from the nearer end",
-        "key index element",
+        "key index:integer element",
     ),
     CommandSpec::data("linsert", Group::List, Exactly(5), linsert).write().keys(PUSH).doc(
         "Adds an element beside another.",
         "2.2.0",
         "O(N) in the distance from the left",
-        "key <BEFORE | AFTER> pivot element",
+        "key where<BEFORE | AFTER> pivot element",
     ),
     CommandSpec::data("lrange", Group::List, Exactly(4), lrange)
         .readonly()
@@ -87,38 +87,42 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Returns a range of elements.",
             "1.0.0",
             "O(S+N): the distance to the start and the elements returned",
-            "key start stop",
+            "key start:integer stop:integer",
         ),
     CommandSpec::data("lrem", Group::List, Exactly(4), lrem).shrink().keys(&[key_at(1, RW | DELETE)]).doc(
         "Removes elements equal to one given.",
         "1.0.0",
         "O(N) in the length of the list",
-        "key count element",
+        "key count:integer element",
     ),
     CommandSpec::data("ltrim", Group::List, Exactly(4), ltrim).shrink().keys(&[key_at(1, RW | DELETE)]).doc(
         "Keeps only a range of elements.",
         "1.0.0",
         "O(N) in the elements removed",
-        "key start stop",
+        "key start:integer stop:integer",
     ),
     CommandSpec::data("lpos", Group::List, AtLeast(3), lpos).readonly().keys(&[key_at(1, RO | ACCESS)]).doc(
         "Finds the index of elements.",
         "6.0.6",
         "O(N) in the length of the list",
-        "key element [RANK rank] [COUNT num-matches] [MAXLEN len]",
+        "key element [RANK rank:integer] [COUNT num-matches:integer] [MAXLEN len:integer]",
     ),
     CommandSpec::data("lmove", Group::List, Exactly(5), lmove).write().keys(MOVE).doc(
         "Moves an element from one list to another.",
         "6.2.0",
         "O(1)",
-        "source destination <LEFT | RIGHT> <LEFT | RIGHT>",
+        "source:key destination:key wherefrom<LEFT | RIGHT> whereto<LEFT | RIGHT>",
     ),
-    CommandSpec::data("rpoplpush", Group::List, Exactly(3), rpoplpush).write().keys(MOVE).doc(
-        "Moves an element from the right of one list to the left of another.",
-        "1.2.0",
-        "O(1)",
-        "source destination",
-    ),
+    CommandSpec::data("rpoplpush", Group::List, Exactly(3), rpoplpush)
+        .write()
+        .keys(MOVE)
+        .doc(
+            "Moves an element from the right of one list to the left of another.",
+            "1.2.0",
+            "O(1)",
+            "source:key destination:key",
+        )
+        .deprecated("6.2.0", "`LMOVE` with the `RIGHT` and `LEFT` arguments"),
     CommandSpec::data("lmpop", Group::List, AtLeast(4), lmpop)
         .shrink()
         .keys(&[counted_keys(1, RW | ACCESS | DELETE)])
@@ -127,48 +131,37 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Takes elements from the first list that has some.",
             "7.0.0",
             "O(N+M): keys and elements taken",
-            "numkeys key [key ...] <LEFT | RIGHT> [COUNT count]",
+            "numkeys:integer key... where<LEFT | RIGHT> [COUNT count:integer]",
         ),
-    CommandSpec::waiting("blpop", Group::List, AtLeast(3), blpop)
-        .shrink()
-        .with(flag::NOSCRIPT)
-        .keys(SEVERAL)
-        .doc(
-            "Takes an element from the left, waiting for one.",
-            "2.0.0",
-            "O(N) in the number of keys",
-            "key [key ...] timeout",
-        ),
-    CommandSpec::waiting("brpop", Group::List, AtLeast(3), brpop)
-        .shrink()
-        .with(flag::NOSCRIPT)
-        .keys(SEVERAL)
-        .doc(
-            "Takes an element from the right, waiting for one.",
-            "2.0.0",
-            "O(N) in the number of keys",
-            "key [key ...] timeout",
-        ),
-    CommandSpec::waiting("blmove", Group::List, Exactly(6), blmove)
-        .write()
-        .with(flag::NOSCRIPT)
-        .keys(MOVE)
-        .doc(
-            "Moves an element from one list to another, waiting for one.",
-            "6.2.0",
-            "O(1)",
-            "source destination <LEFT | RIGHT> <LEFT | RIGHT> timeout",
-        ),
+    CommandSpec::waiting("blpop", Group::List, AtLeast(3), blpop).shrink().keys(SEVERAL).doc(
+        "Takes an element from the left, waiting for one.",
+        "2.0.0",
+        "O(N) in the number of keys",
+        "key... timeout:double",
+    ),
+    CommandSpec::waiting("brpop", Group::List, AtLeast(3), brpop).shrink().keys(SEVERAL).doc(
+        "Takes an element from the right, waiting for one.",
+        "2.0.0",
+        "O(N) in the number of keys",
+        "key... timeout:double",
+    ),
+    CommandSpec::waiting("blmove", Group::List, Exactly(6), blmove).write().keys(MOVE).doc(
+        "Moves an element from one list to another, waiting for one.",
+        "6.2.0",
+        "O(1)",
+        "source:key destination:key wherefrom<LEFT | RIGHT> whereto<LEFT | RIGHT> \
+            timeout:double",
+    ),
     CommandSpec::waiting("brpoplpush", Group::List, Exactly(4), brpoplpush)
         .write()
-        .with(flag::NOSCRIPT)
         .keys(MOVE)
         .doc(
             "Moves an element from the right of one list to the left of another, waiting for one.",
             "2.2.0",
             "O(1)",
-            "source destination timeout",
-        ),
+            "source:key destination:key timeout:double",
+        )
+        .deprecated("6.2.0", "`BLMOVE` with the `RIGHT` and `LEFT` arguments"),
     CommandSpec::waiting("blmpop", Group::List, AtLeast(5), blmpop)
         .shrink()
         .keys(&[counted_keys(2, RW | ACCESS | DELETE)])
@@ -177,7 +170,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Takes elements from the first list that has some, waiting for one.",
             "7.0.0",
             "O(N+M): keys and elements taken",
-            "timeout numkeys key [key ...] <LEFT | RIGHT> [COUNT count]",
+            "timeout:double numkeys:integer key... where<LEFT | RIGHT> [COUNT count:integer]",
         ),
 ];
 

@@ -4,6 +4,7 @@
 
 pub mod keys;
 pub mod spec;
+pub mod syntax;
 pub mod table;
 
 mod arguments;

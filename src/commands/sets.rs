@@ -22,17 +22,17 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | INSERT)])
-        .doc("Adds members.", "1.0.0", "O(1) per member", "key member [member ...]"),
+        .doc("Adds members.", "1.0.0", "O(1) per member", "key member..."),
     CommandSpec::data("srem", Group::Set, AtLeast(3), srem)
         .shrink()
         .fast()
         .keys(&[key_at(1, RW | DELETE)])
-        .doc("Removes members.", "1.0.0", "O(1) per member", "key member [member ...]"),
+        .doc("Removes members.", "1.0.0", "O(1) per member", "key member..."),
     CommandSpec::data("smove", Group::Set, Exactly(4), smove)
         .shrink()
         .fast()
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, RW | INSERT)])
-        .doc("Moves a member to another set.", "1.0.0", "O(1)", "source destination member"),
+        .doc("Moves a member to another set.", "1.0.0", "O(1)", "source:key destination:key member"),
     CommandSpec::data("sismember", Group::Set, Exactly(3), sismember)
         .readonly()
         .fast()
@@ -41,13 +41,8 @@ pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec::data("smismember", Group::Set, AtLeast(3), smismember)
         .readonly()
         .fast()
-        .keys(&[key_at(1, RO)])
-        .doc(
-            "Says of several things whether they are members.",
-            "6.2.0",
-            "O(1) per member",
-            "key member [member ...]",
-        ),
+        .keys(&[key_at(1, RO | ACCESS)])
+        .doc("Says of several things whether they are members.", "6.2.0", "O(1) per member", "key member..."),
     CommandSpec::data("scard", Group::Set, Exactly(2), scard).readonly().fast().keys(&[key_at(1, RO)]).doc(
         "Counts the members.",
         "1.0.0",
@@ -64,12 +59,17 @@ pub const COMMANDS: &[CommandSpec] = &[
         .fast()
         .keys(&[key_at(1, RW | ACCESS | DELETE)])
         .tips(&["nondeterministic_output"])
-        .doc("Takes members at random.", "1.0.0", "O(N) in the members taken", "key [count]"),
+        .doc("Takes members at random.", "1.0.0", "O(N) in the members taken", "key [count:integer@3.2.0]"),
     CommandSpec::data("srandmember", Group::Set, AtLeast(2), srandmember)
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])
-        .doc("Returns members at random.", "1.0.0", "O(N) in the members returned", "key [count]"),
+        .doc(
+            "Returns members at random.",
+            "1.0.0",
+            "O(N) in the members returned",
+            "key [count:integer@2.6.0]",
+        ),
     CommandSpec::data("sinter", Group::Set, AtLeast(2), sinter)
         .readonly()
         .keys(READ_ALL)
@@ -78,14 +78,17 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Returns the members that all sets have.",
             "1.0.0",
             "O(N*M): the smallest set and the number of sets",
-            "key [key ...]",
+            "key...",
         ),
-    CommandSpec::data("sinterstore", Group::Set, AtLeast(3), sinterstore).write().keys(STORE).doc(
-        "Stores the members that all sets have.",
-        "1.0.0",
-        "O(N*M): the smallest set and the number of sets",
-        "destination key [key ...]",
-    ),
+    CommandSpec::data("sinterstore", Group::Set, AtLeast(3), sinterstore)
+        .write()
+        .keys(&[key_at(1, RW | UPDATE), keys_in(2, -1, 1, RO | ACCESS)])
+        .doc(
+            "Stores the members that all sets have.",
+            "1.0.0",
+            "O(N*M): the smallest set and the number of sets",
+            "destination:key key...",
+        ),
     CommandSpec::data("sintercard", Group::Set, AtLeast(3), sintercard)
         .readonly()
         .keys(&[counted_keys(1, RO | ACCESS)])
@@ -94,23 +97,18 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Counts the members that all sets have.",
             "7.0.0",
             "O(N*M): the smallest set and the number of sets",
-            "numkeys key [key ...] [LIMIT limit]",
+            "numkeys:integer key... [LIMIT limit:integer]",
         ),
     CommandSpec::data("sunion", Group::Set, AtLeast(2), sunion)
         .readonly()
         .keys(READ_ALL)
         .tips(&["nondeterministic_output_order"])
-        .doc(
-            "Returns the members that any set has.",
-            "1.0.0",
-            "O(N) in the size of all sets",
-            "key [key ...]",
-        ),
+        .doc("Returns the members that any set has.", "1.0.0", "O(N) in the size of all sets", "key..."),
     CommandSpec::data("sunionstore", Group::Set, AtLeast(3), sunionstore).write().keys(STORE).doc(
         "Stores the members that any set has.",
         "1.0.0",
         "O(N) in the size of all sets",
-        "destination key [key ...]",
+        "destination:key key...",
     ),
     CommandSpec::data("sdiff", Group::Set, AtLeast(2), sdiff)
         .readonly()
@@ -120,13 +118,13 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Returns the members of the first set that no other has.",
             "1.0.0",
             "O(N) in the size of all sets",
-            "key [key ...]",
+            "key...",
         ),
     CommandSpec::data("sdiffstore", Group::Set, AtLeast(3), sdiffstore).write().keys(STORE).doc(
         "Stores the members of the first set that no other has.",
         "1.0.0",
         "O(N) in the size of all sets",
-        "destination key [key ...]",
+        "destination:key key...",
     ),
     CommandSpec::data("sscan", Group::Set, AtLeast(3), sscan)
         .readonly()
@@ -136,7 +134,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Walks over the members, a few at a time.",
             "2.8.0",
             "O(1) per call",
-            "key cursor [MATCH pattern] [COUNT count]",
+            "key cursor:integer [MATCH pattern:pattern] [COUNT count:integer]",
         ),
 ];
 

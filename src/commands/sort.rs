@@ -12,22 +12,37 @@ use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::number::parse_f64;
 
-const SYNTAX: &str =
-    "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA]";
-
 /// The rows of this family.
 pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec::data("sort", Group::Generic, AtLeast(2), sort)
-        .write().with(flag::MOVABLEKEYS).categories(category::DANGEROUS)
-        .keys(&[key_at(1, RO | ACCESS), unknown_keys(RO | ACCESS | INCOMPLETE), unknown_keys(OW | UPDATE | INCOMPLETE)])
-        .get_keys(sort_keys).scope(Scope::By(scope))
-        .doc("Sorts elements, and may store the result.", "1.0.0", "O(N+M*log(M)): all elements and those returned",
-            "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA] [STORE destination]"),
+        .write()
+        .with(flag::MOVABLEKEYS)
+        .categories(category::DANGEROUS | category::SET | category::SORTED_SET | category::LIST)
+        .keys(&[key_at(1, RO | ACCESS), unknown_keys(RO | ACCESS), unknown_keys(OW | UPDATE)])
+        .get_keys(sort_keys)
+        .scope(Scope::By(scope))
+        .doc(
+            "Sorts elements, and may store the result.",
+            "1.0.0",
+            "O(N+M*log(M)): all elements and those returned",
+            "key [BY by-pattern:pattern'pattern'#1] [LIMIT limit(offset:integer count:integer)] \
+            [GET get-pattern:pattern'pattern'#1...+] [order<ASC | DESC>] [ALPHA=sorting] [STORE \
+            destination:key#2]",
+        ),
     CommandSpec::data("sort_ro", Group::Generic, AtLeast(2), sort_ro)
-        .readonly().with(flag::MOVABLEKEYS).categories(category::DANGEROUS)
-        .keys(&[key_at(1, RO | ACCESS), unknown_keys(RO | ACCESS | INCOMPLETE)])
-        .get_keys(sort_ro_keys).scope(Scope::By(scope))
-        .doc("Sorts elements.", "7.0.0", "O(N+M*log(M)): all elements and those returned", SYNTAX),
+        .readonly()
+        .with(flag::MOVABLEKEYS)
+        .categories(category::DANGEROUS | category::SET | category::SORTED_SET | category::LIST)
+        .keys(&[key_at(1, RO | ACCESS), unknown_keys(RO | ACCESS)])
+        .get_keys(sort_ro_keys)
+        .scope(Scope::By(scope))
+        .doc(
+            "Sorts elements.",
+            "7.0.0",
+            "O(N+M*log(M)): all elements and those returned",
+            "key [BY by-pattern:pattern'pattern'#1] [LIMIT limit(offset:integer count:integer)] \
+            [GET get-pattern:pattern'pattern'#1...+] [order<ASC | DESC>] [ALPHA=sorting]",
+        ),
 ];
 
 fn sort_keys(args: Args<'_>, keys: &mut Keys) {

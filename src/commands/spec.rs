@@ -161,6 +161,8 @@ pub mod flag {
     pub const NO_ASYNC_LOADING: u32 = 1 << 17;
     /// Takes long, on the whole keyspace or by itself: runs on a thread apart from those that serve connections.
     pub const OFFLOAD: u32 = 1 << 18;
+    /// For the server's developers.
+    pub const SYSTEM: u32 = 1 << 19;
 }
 
 /// ACL categories beyond those that follow from flags and group.
@@ -169,6 +171,16 @@ pub mod category {
     pub const DANGEROUS: u32 = 1;
     /// Concerns the key space rather than values.
     pub const KEYSPACE: u32 = 1 << 1;
+    /// Works on lists.
+    pub const LIST: u32 = 1 << 2;
+    /// Works on sets.
+    pub const SET: u32 = 1 << 3;
+    /// Works on sorted sets.
+    pub const SORTED_SET: u32 = 1 << 4;
+    /// Concerns the connection.
+    pub const CONNECTION: u32 = 1 << 5;
+    /// For administrators, though not flagged so.
+    pub const ADMIN: u32 = 1 << 6;
 }
 
 /// One row of the command table.
@@ -187,6 +199,8 @@ pub struct CommandSpec {
     pub keys: &'static [KeySpec],
     /// Finds the keys where the specs cannot.
     pub get_keys: Option<fn(Args<'_>, &mut Keys)>,
+    /// What it does with its keys, where that depends on the arguments.
+    pub key_flags: Option<fn(Args<'_>) -> u16>,
     /// Which shards it needs.
     pub scope: Scope,
     /// Its place in the documentation.
@@ -197,10 +211,12 @@ pub struct CommandSpec {
     pub since: &'static str,
     /// The cost, in Landau's notation.
     pub complexity: &'static str,
-    /// The arguments behind the name, in the notation of Redis's documentation.
+    /// The arguments behind the name, in the notation of [`super::syntax`].
     pub syntax: &'static str,
     /// The subcommands of one that also runs by itself.
     subcommands: &'static [CommandSpec],
+    /// Since when it is deprecated, and what replaces it.
+    pub deprecated: Option<(&'static str, &'static str)>,
     /// Tips for clients that spread commands over a cluster.
     pub tips: &'static [&'static str],
 }
@@ -215,6 +231,7 @@ impl CommandSpec {
             categories: 0,
             keys: &[],
             get_keys: None,
+            key_flags: None,
             scope: Scope::Keys,
             group,
             summary: "",
@@ -222,6 +239,7 @@ impl CommandSpec {
             complexity: "O(1)",
             syntax: "",
             subcommands: &[],
+            deprecated: None,
             tips: &[],
         }
     }
@@ -303,6 +321,12 @@ impl CommandSpec {
         self
     }
 
+    /// With a function that says what is done with the keys, where that depends on the arguments.
+    pub const fn key_flags(mut self, key_flags: fn(Args<'_>) -> u16) -> Self {
+        self.key_flags = Some(key_flags);
+        self
+    }
+
     /// Under these shards' locks.
     pub const fn scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
@@ -321,6 +345,12 @@ impl CommandSpec {
         self.since = since;
         self.complexity = complexity;
         self.syntax = syntax;
+        self
+    }
+
+    /// Deprecated since a version, in favour of something else.
+    pub const fn deprecated(mut self, since: &'static str, replaced_by: &'static str) -> Self {
+        self.deprecated = Some((since, replaced_by));
         self
     }
 

@@ -13,78 +13,170 @@ use crate::types::listpack::{Item, NumBuf};
 /// The rows of this family.
 pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec::data("get", Group::String, Exactly(2), get)
-        .readonly().fast().keys(&[key_at(1, RO | ACCESS)])
+        .readonly()
+        .fast()
+        .keys(&[key_at(1, RO | ACCESS)])
         .doc("Returns the string value of a key.", "1.0.0", "O(1)", "key"),
     CommandSpec::data("set", Group::String, AtLeast(3), set)
-        .write().keys(&[key_at(1, RW | ACCESS | UPDATE | VARIABLE_FLAGS)])
-        .doc("Sets a key to a string, whatever it held before.", "1.0.0", "O(1)",
-            "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]"),
+        .write()
+        .keys(&[key_at(1, RW | ACCESS | UPDATE | VARIABLE_FLAGS)])
+        .key_flags(set_key_flags)
+        .doc(
+            "Sets a key to a string, whatever it held before.",
+            "1.0.0",
+            "O(1)",
+            "key value [condition<NX | XX>@2.6.12] [GET@6.2.0] [expiration<EX \
+            seconds:integer@2.6.12 | PX milliseconds:integer@2.6.12 | EXAT \
+            unix-time-seconds:unix-time@6.2.0 | PXAT unix-time-milliseconds:unix-time@6.2.0 | \
+            KEEPTTL@6.0.0>]",
+        ),
     CommandSpec::data("setnx", Group::String, Exactly(3), setnx)
-        .write().fast().keys(&[key_at(1, OW | INSERT)])
-        .doc("Sets a key to a string if there is no such key.", "1.0.0", "O(1)", "key value"),
+        .write()
+        .fast()
+        .keys(&[key_at(1, OW | INSERT)])
+        .doc("Sets a key to a string if there is no such key.", "1.0.0", "O(1)", "key value")
+        .deprecated("2.6.12", "`SET` with the `NX` argument"),
     CommandSpec::data("setex", Group::String, Exactly(4), setex)
-        .write().keys(&[key_at(1, OW | UPDATE)])
-        .doc("Sets a key to a string that expires after some seconds.", "2.0.0", "O(1)", "key seconds value"),
+        .write()
+        .keys(&[key_at(1, OW | UPDATE)])
+        .doc(
+            "Sets a key to a string that expires after some seconds.",
+            "2.0.0",
+            "O(1)",
+            "key seconds:integer value",
+        )
+        .deprecated("2.6.12", "`SET` with the `EX` argument"),
     CommandSpec::data("psetex", Group::String, Exactly(4), psetex)
-        .write().keys(&[key_at(1, OW | UPDATE)])
-        .doc("Sets a key to a string that expires after some milliseconds.", "2.6.0", "O(1)", "key milliseconds value"),
+        .write()
+        .keys(&[key_at(1, OW | UPDATE)])
+        .doc(
+            "Sets a key to a string that expires after some milliseconds.",
+            "2.6.0",
+            "O(1)",
+            "key milliseconds:integer value",
+        )
+        .deprecated("2.6.12", "`SET` with the `PX` argument"),
     CommandSpec::data("getset", Group::String, Exactly(3), getset)
-        .write().fast().keys(&[key_at(1, RW | ACCESS | UPDATE)])
-        .doc("Sets a key to a string and returns the one it held.", "1.0.0", "O(1)", "key value"),
+        .write()
+        .fast()
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .doc("Sets a key to a string and returns the one it held.", "1.0.0", "O(1)", "key value")
+        .deprecated("6.2.0", "`SET` with the `!GET` argument"),
     CommandSpec::data("getdel", Group::String, Exactly(2), getdel)
-        .shrink().fast().keys(&[key_at(1, RW | ACCESS | DELETE)])
+        .shrink()
+        .fast()
+        .keys(&[key_at(1, RW | ACCESS | DELETE)])
         .doc("Returns the string value of a key and removes the key.", "6.2.0", "O(1)", "key"),
     CommandSpec::data("getex", Group::String, AtLeast(2), getex)
-        .shrink().fast().keys(&[key_at(1, RW | ACCESS | UPDATE)])
-        .doc("Returns the string value of a key and changes its expiry.", "6.2.0", "O(1)",
-            "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]"),
+        .shrink()
+        .fast()
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .doc(
+            "Returns the string value of a key and changes its expiry.",
+            "6.2.0",
+            "O(1)",
+            "key [expiration<EX seconds:integer | PX milliseconds:integer | EXAT \
+            unix-time-seconds:unix-time | PXAT unix-time-milliseconds:unix-time | PERSIST>]",
+        ),
     CommandSpec::data("mget", Group::String, AtLeast(2), mget)
-        .readonly().fast().keys(&[keys_in(1, -1, 1, RO | ACCESS)]).tips(&["request_policy:multi_shard"])
-        .doc("Returns the string values of several keys.", "1.0.0", "O(N) in the number of keys", "key [key ...]"),
+        .readonly()
+        .fast()
+        .keys(&[keys_in(1, -1, 1, RO | ACCESS)])
+        .tips(&["request_policy:multi_shard"])
+        .doc("Returns the string values of several keys.", "1.0.0", "O(N) in the number of keys", "key..."),
     CommandSpec::data("mset", Group::String, AtLeast(3), mset)
-        .write().keys(&[keys_in(1, -1, 2, OW | UPDATE)])
+        .write()
+        .keys(&[keys_in(1, -1, 2, OW | UPDATE)])
         .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
-        .doc("Sets several keys to strings, all at once.", "1.0.1", "O(N) in the number of keys", "key value [key value ...]"),
+        .doc(
+            "Sets several keys to strings, all at once.",
+            "1.0.1",
+            "O(N) in the number of keys",
+            "data(key value)...",
+        ),
     CommandSpec::data("msetnx", Group::String, AtLeast(3), msetnx)
-        .write().keys(&[keys_in(1, -1, 2, OW | INSERT)])
-        .doc("Sets several keys to strings if none of them exists.", "1.0.1", "O(N) in the number of keys", "key value [key value ...]"),
+        .write()
+        .keys(&[keys_in(1, -1, 2, OW | INSERT)])
+        .doc(
+            "Sets several keys to strings if none of them exists.",
+            "1.0.1",
+            "O(N) in the number of keys",
+            "data(key value)...",
+        ),
     CommandSpec::data("append", Group::String, Exactly(3), append)
-        .write().fast().keys(&[key_at(1, RW | INSERT)])
+        .write()
+        .fast()
+        .keys(&[key_at(1, RW | INSERT)])
         .doc("Appends to the string at a key.", "2.0.0", "O(1) amortised", "key value"),
     CommandSpec::data("strlen", Group::String, Exactly(2), strlen)
-        .readonly().fast().keys(&[key_at(1, RO)])
+        .readonly()
+        .fast()
+        .keys(&[key_at(1, RO)])
         .doc("Returns the length of the string at a key.", "2.2.0", "O(1)", "key"),
     CommandSpec::data("setrange", Group::String, Exactly(4), setrange)
-        .write().keys(&[key_at(1, RW | UPDATE)])
-        .doc("Overwrites part of the string at a key.", "2.2.0", "O(N) in the length written", "key offset value"),
+        .write()
+        .keys(&[key_at(1, RW | UPDATE)])
+        .doc(
+            "Overwrites part of the string at a key.",
+            "2.2.0",
+            "O(N) in the length written",
+            "key offset:integer value",
+        ),
     CommandSpec::data("getrange", Group::String, Exactly(4), getrange)
-        .readonly().keys(&[key_at(1, RO | ACCESS)])
-        .doc("Returns part of the string at a key.", "2.4.0", "O(N) in the length returned", "key start end"),
+        .readonly()
+        .keys(&[key_at(1, RO | ACCESS)])
+        .doc(
+            "Returns part of the string at a key.",
+            "2.4.0",
+            "O(N) in the length returned",
+            "key start:integer end:integer",
+        ),
     CommandSpec::data("substr", Group::String, Exactly(4), getrange)
-        .readonly().keys(&[key_at(1, RO | ACCESS)])
-        .doc("The old name of GETRANGE.", "1.0.0", "O(N) in the length returned", "key start end"),
+        .readonly()
+        .keys(&[key_at(1, RO | ACCESS)])
+        .doc(
+            "The old name of GETRANGE.",
+            "1.0.0",
+            "O(N) in the length returned",
+            "key start:integer end:integer",
+        )
+        .deprecated("2.0.0", "`GETRANGE`"),
     CommandSpec::data("incr", Group::String, Exactly(2), incr)
-        .write().fast().keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .write()
+        .fast()
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)])
         .doc("Adds one to the integer at a key.", "1.0.0", "O(1)", "key"),
     CommandSpec::data("decr", Group::String, Exactly(2), decr)
-        .write().fast().keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .write()
+        .fast()
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)])
         .doc("Takes one from the integer at a key.", "1.0.0", "O(1)", "key"),
     CommandSpec::data("incrby", Group::String, Exactly(3), incrby)
-        .write().fast().keys(&[key_at(1, RW | ACCESS | UPDATE)])
-        .doc("Adds to the integer at a key.", "1.0.0", "O(1)", "key increment"),
+        .write()
+        .fast()
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .doc("Adds to the integer at a key.", "1.0.0", "O(1)", "key increment:integer"),
     CommandSpec::data("decrby", Group::String, Exactly(3), decrby)
-        .write().fast().keys(&[key_at(1, RW | ACCESS | UPDATE)])
-        .doc("Takes from the integer at a key.", "1.0.0", "O(1)", "key decrement"),
+        .write()
+        .fast()
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .doc("Takes from the integer at a key.", "1.0.0", "O(1)", "key decrement:integer"),
     CommandSpec::data("incrbyfloat", Group::String, Exactly(3), incrbyfloat)
-        .write().fast().keys(&[key_at(1, RW | ACCESS | UPDATE)])
-        .doc("Adds to the floating point number at a key.", "2.6.0", "O(1)", "key increment"),
+        .write()
+        .fast()
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .doc("Adds to the floating point number at a key.", "2.6.0", "O(1)", "key increment:double"),
     CommandSpec::data("lcs", Group::String, AtLeast(3), lcs)
-        .readonly().keys(&[keys_in(1, 1, 1, RO | ACCESS)])
-        .doc("Finds the longest common subsequence of two strings.", "7.0.0", "O(N*M) in the two lengths",
-            "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]"),
+        .readonly()
+        .keys(&[keys_in(1, 1, 1, RO | ACCESS)])
+        .doc(
+            "Finds the longest common subsequence of two strings.",
+            "7.0.0",
+            "O(N*M) in the two lengths",
+            "key1:key key2:key#0 [LEN] [IDX] [MINMATCHLEN min-match-len:integer] [WITHMATCHLEN]",
+        ),
 ];
 
-/// Writes a string, in whichever form it is kept.
 #[inline]
 pub fn write_item(reply: &mut Reply<'_>, item: Item<'_>) {
     match item {
@@ -93,6 +185,16 @@ pub fn write_item(reply: &mut Reply<'_>, item: Item<'_>) {
     }
 }
 
+/// `SET` reads what it overwrites only with `GET`.
+fn set_key_flags(args: Args<'_>) -> u16 {
+    if args.skip(3).iter().any(|option| option.eq_ignore_ascii_case(b"get")) {
+        RW | ACCESS | UPDATE
+    } else {
+        OW | UPDATE
+    }
+}
+
+/// Writes a string, in whichever form it is kept.
 fn write_string(reply: &mut Reply<'_>, item: Option<Item<'_>>) {
     match item {
         Some(item) => write_item(reply, item),

@@ -7,5 +7,5 @@ mod request;
 
 pub use arguments::{Args, OwnedArgs, Span};
 pub use error::{CommandResult, ProtocolError, ReplyError};
-pub use reply::{Protocol, Reply};
+pub use reply::{Deferred, Protocol, Reply};
 pub use request::{Limits, RequestParser};

@@ -17,36 +17,84 @@ const PLAIN: u32 = flag::NOSCRIPT | super::ALWAYS;
 
 /// The subcommands.
 pub(super) const CLIENT: &[CommandSpec] = &[
-    CommandSpec::session("id", Group::Connection, Exactly(2), id)
-        .with(PLAIN).doc("Returns the connection's number.", "5.0.0", "O(1)", ""),
-    CommandSpec::session("getname", Group::Connection, Exactly(2), getname)
-        .with(PLAIN).doc("Returns the connection's name.", "2.6.9", "O(1)", ""),
+    CommandSpec::session("id", Group::Connection, Exactly(2), id).with(PLAIN).doc(
+        "Returns the connection's number.",
+        "5.0.0",
+        "O(1)",
+        "",
+    ),
+    CommandSpec::session("getname", Group::Connection, Exactly(2), getname).with(PLAIN).doc(
+        "Returns the connection's name.",
+        "2.6.9",
+        "O(1)",
+        "",
+    ),
     CommandSpec::session("setname", Group::Connection, Exactly(3), setname)
-        .with(PLAIN).doc("Names the connection.", "2.6.9", "O(1)", "connection-name"),
+        .with(PLAIN)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .doc("Names the connection.", "2.6.9", "O(1)", "connection-name"),
     CommandSpec::session("setinfo", Group::Connection, Exactly(4), setinfo)
-        .with(PLAIN).doc("Names the client's library.", "7.2.0", "O(1)", "<LIB-NAME libname | LIB-VER libver>"),
+        .with(PLAIN)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .doc("Names the client's library.", "7.2.0", "O(1)", "attr<LIB-NAME libname | LIB-VER libver>"),
     CommandSpec::session("info", Group::Connection, Exactly(2), info)
-        .with(PLAIN).doc("Describes the connection.", "6.2.0", "O(1)", ""),
+        .with(PLAIN)
+        .tips(&["nondeterministic_output"])
+        .doc("Describes the connection.", "6.2.0", "O(1)", ""),
     CommandSpec::session("list", Group::Connection, AtLeast(2), list)
-        .with(PLAIN | flag::ADMIN).categories(category::DANGEROUS)
-        .doc("Describes all connections.", "2.4.0", "O(N) in the number of connections",
-            "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]"),
+        .with(PLAIN | flag::ADMIN)
+        .categories(category::DANGEROUS)
+        .tips(&["nondeterministic_output"])
+        .doc(
+            "Describes all connections.",
+            "2.4.0",
+            "O(N) in the number of connections",
+            "[TYPE client-type<NORMAL | MASTER | REPLICA | PUBSUB>@5.0.0] [ID \
+            client-id:integer@6.2.0...]",
+        ),
     CommandSpec::session("kill", Group::Connection, AtLeast(3), kill)
-        .with(PLAIN | flag::ADMIN).categories(category::DANGEROUS)
-        .doc("Closes connections.", "2.4.0", "O(N) in the number of connections",
-            "<ip:port | [ID client-id] [TYPE type] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME <YES | NO>]>"),
+        .with(PLAIN | flag::ADMIN)
+        .categories(category::DANGEROUS)
+        .doc(
+            "Closes connections.",
+            "2.4.0",
+            "O(N) in the number of connections",
+            "filter<old-format'ip:port'!2.8.12 | new-format<[ID client-id:integer@2.8.12] | [TYPE \
+            client-type<NORMAL | MASTER@3.2.0 | SLAVE | REPLICA@5.0.0 | PUBSUB>@2.8.12] | [USER \
+            username] | [ADDR addr'ip:port'] | [LADDR laddr'ip:port'@6.2.0] | [SKIPME skipme<YES \
+            | NO>]>...>",
+        ),
     CommandSpec::session("unblock", Group::Connection, AtLeast(3), unblock)
-        .with(PLAIN | flag::ADMIN).categories(category::DANGEROUS)
-        .doc("Ends another connection's wait.", "5.0.0", "O(log N)", "client-id [TIMEOUT | ERROR]"),
-    CommandSpec::session("reply", Group::Connection, Exactly(3), reply_mode)
-        .with(PLAIN).doc("Says which replies are wanted.", "3.2.0", "O(1)", "<ON | OFF | SKIP>"),
+        .with(PLAIN | flag::ADMIN)
+        .categories(category::DANGEROUS)
+        .doc(
+            "Ends another connection's wait.",
+            "5.0.0",
+            "O(log N)",
+            "client-id:integer [unblock-type<TIMEOUT | ERROR>]",
+        ),
+    CommandSpec::session("reply", Group::Connection, Exactly(3), reply_mode).with(PLAIN).doc(
+        "Says which replies are wanted.",
+        "3.2.0",
+        "O(1)",
+        "action<ON | OFF | SKIP>",
+    ),
     CommandSpec::session("no-evict", Group::Connection, Exactly(3), no_evict)
-        .with(PLAIN | flag::ADMIN).categories(category::DANGEROUS)
-        .doc("Keeps the connection when memory is short.", "7.0.0", "O(1)", "<ON | OFF>"),
-    CommandSpec::session("no-touch", Group::Connection, Exactly(3), no_touch)
-        .with(PLAIN).doc("Leaves access records alone.", "7.2.0", "O(1)", "<ON | OFF>"),
-    CommandSpec::session("help", Group::Connection, Exactly(2), help).with(super::ALWAYS)
-        .doc("Lists the subcommands.", "5.0.0", "O(1)", ""),
+        .with(PLAIN | flag::ADMIN)
+        .categories(category::DANGEROUS)
+        .doc("Keeps the connection when memory is short.", "7.0.0", "O(1)", "enabled<ON | OFF>"),
+    CommandSpec::session("no-touch", Group::Connection, Exactly(3), no_touch).with(PLAIN).doc(
+        "Leaves access records alone.",
+        "7.2.0",
+        "O(1)",
+        "enabled<ON | OFF>",
+    ),
+    CommandSpec::session("help", Group::Connection, Exactly(2), help).with(super::ALWAYS).doc(
+        "Lists the subcommands.",
+        "5.0.0",
+        "O(1)",
+        "",
+    ),
 ];
 
 fn id(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {

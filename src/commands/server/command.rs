@@ -3,7 +3,7 @@
 use super::super::arguments::Options;
 use super::super::keys::{self, Begin, Find, KeySpec, access};
 use super::super::spec::Arity::{AtLeast, Exactly};
-use super::super::spec::{CommandSpec, Context, Group, category, flag};
+use super::super::spec::{CommandSpec, Context, Group, Run, category, flag};
 use super::super::table::{COMMANDS, Command};
 use super::shown;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
@@ -13,63 +13,52 @@ use crate::types::glob;
 pub(super) const COMMAND: CommandSpec = CommandSpec::container("command", Group::Server, SUBCOMMANDS)
     .runs(AtLeast(1), command)
     .with(super::ALWAYS)
+    .categories(category::CONNECTION)
     .tips(&["nondeterministic_output_order"])
     .doc("Describes all commands.", "2.8.13", "O(N) in the number of commands", "");
 
 const SUBCOMMANDS: &[CommandSpec] = &[
-    CommandSpec::session("count", Group::Server, Exactly(2), count).with(super::ALWAYS).doc(
-        "Counts the commands.",
-        "2.8.13",
-        "O(1)",
-        "",
-    ),
+    CommandSpec::session("count", Group::Server, Exactly(2), count)
+        .with(super::ALWAYS)
+        .categories(category::CONNECTION)
+        .doc("Counts the commands.", "2.8.13", "O(1)", ""),
     CommandSpec::session("info", Group::Server, AtLeast(2), info)
         .with(super::ALWAYS)
+        .categories(category::CONNECTION)
         .tips(&["nondeterministic_output_order"])
-        .doc(
-            "Describes some commands.",
-            "2.8.13",
-            "O(N) in the number of commands",
-            "[command-name [command-name ...]]",
-        ),
+        .doc("Describes some commands.", "2.8.13", "O(N) in the number of commands", "[command-name...]"),
     CommandSpec::session("docs", Group::Server, AtLeast(2), docs)
         .with(super::ALWAYS)
+        .categories(category::CONNECTION)
         .tips(&["nondeterministic_output_order"])
-        .doc(
-            "Documents commands.",
-            "7.0.0",
-            "O(N) in the number of commands",
-            "[command-name [command-name ...]]",
-        ),
+        .doc("Documents commands.", "7.0.0", "O(N) in the number of commands", "[command-name...]"),
     CommandSpec::session("list", Group::Server, AtLeast(2), list)
         .with(super::ALWAYS)
+        .categories(category::CONNECTION)
         .tips(&["nondeterministic_output_order"])
         .doc(
             "Names the commands.",
             "7.0.0",
             "O(N) in the number of commands",
-            "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",
+            "[FILTERBY filterby<MODULE module-name | ACLCAT category | PATTERN pattern:pattern>]",
         ),
-    CommandSpec::session("getkeys", Group::Server, AtLeast(3), getkeys).with(super::ALWAYS).doc(
-        "Finds the keys of a command.",
-        "2.8.13",
-        "O(N) in the number of arguments",
-        "command [arg [arg ...]]",
-    ),
+    CommandSpec::session("getkeys", Group::Server, AtLeast(3), getkeys)
+        .with(super::ALWAYS)
+        .categories(category::CONNECTION)
+        .doc("Finds the keys of a command.", "2.8.13", "O(N) in the number of arguments", "command [arg...]"),
     CommandSpec::session("getkeysandflags", Group::Server, AtLeast(3), getkeysandflags)
         .with(super::ALWAYS)
+        .categories(category::CONNECTION)
         .doc(
             "Finds the keys of a command and what is done to them.",
             "7.0.0",
             "O(N) in the number of arguments",
-            "command [arg [arg ...]]",
+            "command [arg...]",
         ),
-    CommandSpec::session("help", Group::Server, Exactly(2), help).with(super::ALWAYS).doc(
-        "Lists the subcommands.",
-        "5.0.0",
-        "O(1)",
-        "",
-    ),
+    CommandSpec::session("help", Group::Server, Exactly(2), help)
+        .with(super::ALWAYS)
+        .categories(category::CONNECTION)
+        .doc("Lists the subcommands.", "5.0.0", "O(1)", ""),
 ];
 
 /// Flags by their names in `COMMAND`.
@@ -111,31 +100,34 @@ const ACCESS: &[(u16, &str)] = &[
 
 /// The ACL categories of a row: those that follow from flags and group, and the explicit ones.
 fn categories(spec: &CommandSpec) -> Vec<&'static str> {
-    let group = match spec.group {
-        Group::String => Some("string"),
-        Group::Bitmap => Some("bitmap"),
-        Group::Hash => Some("hash"),
-        Group::List => Some("list"),
-        Group::Set => Some("set"),
-        Group::SortedSet => Some("sortedset"),
-        Group::HyperLogLog => Some("hyperloglog"),
-        Group::Geo => Some("geo"),
-        Group::Connection => Some("connection"),
-        Group::Transactions => Some("transaction"),
-        Group::Generic | Group::Server => None,
-    };
     let set = |flags: u32, name: &'static str| spec.has(flags).then_some(name);
+    // A container has no group of its own: its subcommands have.
+    let is_of = |group: Group| spec.group == group && !matches!(spec.run, Run::Container(_));
+    let group = |group: Group, name: &'static str| is_of(group).then_some(name);
+    let either = |group: Group, bit: u32, name: &'static str| {
+        (is_of(group) || spec.categories & bit != 0).then_some(name)
+    };
     let explicit = |bit: u32, name: &'static str| (spec.categories & bit != 0).then_some(name);
-    let dangerous = spec.has(flag::ADMIN) || spec.categories & category::DANGEROUS != 0;
+    let is_admin = spec.has(flag::ADMIN) || spec.categories & category::ADMIN != 0;
+    let is_dangerous = spec.has(flag::ADMIN) || spec.categories & category::DANGEROUS != 0;
     [
         explicit(category::KEYSPACE, "keyspace"),
         set(flag::READONLY, "read"),
         set(flag::WRITE, "write"),
-        group,
-        set(flag::ADMIN, "admin"),
-        dangerous.then_some("dangerous"),
-        set(flag::BLOCKING, "blocking"),
+        either(Group::Set, category::SET, "set"),
+        either(Group::SortedSet, category::SORTED_SET, "sortedset"),
+        either(Group::List, category::LIST, "list"),
+        group(Group::Hash, "hash"),
+        group(Group::String, "string"),
+        group(Group::Bitmap, "bitmap"),
+        group(Group::HyperLogLog, "hyperloglog"),
+        group(Group::Geo, "geo"),
+        is_admin.then_some("admin"),
         Some(if spec.has(flag::FAST) { "fast" } else { "slow" }),
+        set(flag::BLOCKING, "blocking"),
+        is_dangerous.then_some("dangerous"),
+        either(Group::Connection, category::CONNECTION, "connection"),
+        group(Group::Transactions, "transaction"),
     ]
     .into_iter()
     .flatten()
@@ -275,30 +267,8 @@ fn docs(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comma
         args.skip(2).iter().filter_map(|name| COMMANDS.find(name)).collect()
     };
     reply.map(wanted.len());
-    wanted.iter().for_each(|command| write_docs(reply, command));
+    wanted.iter().for_each(|command| super::docs::write(reply, command));
     Ok(())
-}
-
-fn write_docs(reply: &mut Reply<'_>, command: &Command) {
-    let spec = command.spec;
-    let group = match spec.group {
-        Group::SortedSet => "sorted-set".to_owned(),
-        group => format!("{group:?}").to_lowercase(),
-    };
-    let children = subcommands(command);
-    reply.bulk(command.name.as_bytes());
-    reply.map(4 + usize::from(!children.is_empty()));
-    for (key, value) in
-        [("summary", spec.summary), ("since", spec.since), ("group", &group), ("complexity", spec.complexity)]
-    {
-        reply.bulk(key.as_bytes());
-        reply.bulk(value.as_bytes());
-    }
-    if !children.is_empty() {
-        reply.bulk(b"subcommands");
-        reply.map(children.len());
-        children.iter().for_each(|child| write_docs(reply, child));
-    }
 }
 
 fn list(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
@@ -320,7 +290,7 @@ fn list(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comma
         return Err(ReplyError::SYNTAX);
     }
     let found: Vec<&Command> = COMMANDS.iter().filter(|command| wanted(command)).collect();
-    reply.set(found.len());
+    reply.array(found.len());
     found.iter().for_each(|command| reply.bulk(command.name.as_bytes()));
     Ok(())
 }
@@ -349,8 +319,10 @@ fn getkeys(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Co
 
 fn getkeysandflags(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let (inner, keys) = keys_of(args)?;
+    let real = COMMANDS.resolve(inner)?.spec.key_flags.map(|key_flags| key_flags(inner));
     reply.array(keys.len());
     for (index, flags) in &keys {
+        let flags = real.unwrap_or(*flags);
         reply.array(2);
         reply.bulk(inner.at(*index));
         let names: Vec<&str> =

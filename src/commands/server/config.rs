@@ -15,7 +15,7 @@ pub(super) const CONFIG: &[CommandSpec] = &[
             "Returns the settings that match patterns.",
             "2.0.0",
             "O(N) in the number of settings",
-            "parameter [parameter ...]",
+            "parameter...",
         ),
     CommandSpec::session("set", Group::Server, AtLeast(4), set)
         .with(ADMIN)
@@ -26,7 +26,7 @@ pub(super) const CONFIG: &[CommandSpec] = &[
             "Changes settings, all or none.",
             "2.0.0",
             "O(N) in the number of settings",
-            "parameter value [parameter value ...]",
+            "data(parameter value)...",
         ),
     CommandSpec::session("rewrite", Group::Server, Exactly(2), rewrite)
         .with(ADMIN)

@@ -5,17 +5,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::super::arguments::float;
 use super::super::keyspace::encoding;
 use super::super::spec::Arity::AtLeast;
-use super::super::spec::{CommandSpec, Context, Group, Scope, category};
+use super::super::spec::{CommandSpec, Context, Group, Scope, category, flag};
 use super::ADMIN;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::View;
 
 /// The row.
 pub(super) const DEBUG: CommandSpec = CommandSpec::session("debug", Group::Server, AtLeast(2), debug)
-    .with(ADMIN)
+    .with(ADMIN | flag::SYSTEM)
     .categories(category::DANGEROUS)
     .scope(Scope::Each)
-    .doc("Tools for tests.", "1.0.0", "Depends on the subcommand", "subcommand [argument ...]");
+    .doc("Tools for tests.", "1.0.0", "Depends on the subcommand", "");
 
 fn debug(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     match (args.at(1).to_ascii_lowercase().as_slice(), args.len()) {

@@ -18,7 +18,7 @@ pub(super) const INFO: CommandSpec = CommandSpec::session("info", Group::Server,
     .categories(category::DANGEROUS)
     .scope(Scope::Each)
     .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
-    .doc("Returns figures on the server, by section.", "1.0.0", "O(1)", "[section [section ...]]");
+    .doc("Returns figures on the server, by section.", "1.0.0", "O(1)", "[section...]");
 
 type Section = (&'static str, bool, fn(&mut Context<'_, '_>, &mut String));
 

@@ -37,17 +37,12 @@ pub(super) const LATENCY: &[CommandSpec] = &[
         .with(ADMIN)
         .categories(category::DANGEROUS)
         .tips(&["request_policy:all_nodes", "response_policy:agg_sum"])
-        .doc("Forgets samples.", "2.8.13", "O(1)", "[event [event ...]]"),
+        .doc("Forgets samples.", "2.8.13", "O(1)", "[event...]"),
     CommandSpec::session("histogram", Group::Server, AtLeast(2), histogram)
         .with(ADMIN)
         .categories(category::DANGEROUS)
         .tips(NONDETERMINISTIC)
-        .doc(
-            "Returns how long commands took.",
-            "7.0.0",
-            "O(N) in the number of commands",
-            "[command [command ...]]",
-        ),
+        .doc("Returns how long commands took.", "7.0.0", "O(N) in the number of commands", "[command...]"),
     CommandSpec::session("help", Group::Server, Exactly(2), help).with(super::ALWAYS).doc(
         "Lists the subcommands.",
         "2.8.13",

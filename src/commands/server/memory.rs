@@ -13,18 +13,15 @@ pub(super) const MEMORY: &[CommandSpec] = &[
         "Returns the bytes allocated for a key.",
         "4.0.0",
         "O(N) in the samples",
-        "key [SAMPLES count]",
+        "key [SAMPLES count:integer]",
     ),
     CommandSpec::session("stats", Group::Server, Exactly(2), stats)
         .scope(Scope::Each)
-        .tips(&["nondeterministic_output"])
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .doc("Returns figures on memory.", "4.0.0", "O(1)", ""),
-    CommandSpec::session("purge", Group::Server, Exactly(2), purge).doc(
-        "Asks the allocator to give back what it can.",
-        "4.0.0",
-        "O(1)",
-        "",
-    ),
+    CommandSpec::session("purge", Group::Server, Exactly(2), purge)
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .doc("Asks the allocator to give back what it can.", "4.0.0", "O(1)", ""),
     CommandSpec::session("help", Group::Server, Exactly(2), help).with(super::ALWAYS).doc(
         "Lists the subcommands.",
         "4.0.0",

@@ -4,6 +4,7 @@ mod client;
 mod command;
 mod config;
 mod debug;
+mod docs;
 mod info;
 mod latency;
 mod latency_report;
@@ -19,41 +20,76 @@ const ALWAYS: u32 = flag::LOADING | flag::STALE;
 const ADMIN: u32 = flag::ADMIN | flag::NOSCRIPT | ALWAYS;
 
 /// The rows of this family.
-pub const COMMANDS: &[CommandSpec] =
-    &[
-        CommandSpec::container("config", Group::Server, config::CONFIG),
-        CommandSpec::container("client", Group::Connection, client::CLIENT),
-        CommandSpec::container("slowlog", Group::Server, slow_log::SLOWLOG),
-        CommandSpec::container("latency", Group::Server, latency::LATENCY),
-        CommandSpec::container("memory", Group::Server, memory::MEMORY),
-        command::COMMAND,
-        info::INFO,
-        debug::DEBUG,
-        CommandSpec::session("time", Group::Server, Exactly(1), time)
-            .with(ALWAYS)
-            .fast()
-            .tips(&["nondeterministic_output"])
-            .doc("Returns the server's time: seconds and microseconds.", "2.6.0", "O(1)", ""),
-        CommandSpec::session("lolwut", Group::Server, AtLeast(1), lolwut).readonly().fast().doc(
-            "Shows the version, with a picture.",
-            "5.0.0",
-            "",
-            "[VERSION version]",
+pub const COMMANDS: &[CommandSpec] = &[
+    CommandSpec::container("config", Group::Server, config::CONFIG).doc(
+        "Commands on settings.",
+        "2.0.0",
+        "Depends on subcommand.",
+        "",
+    ),
+    CommandSpec::container("client", Group::Connection, client::CLIENT).doc(
+        "Commands on connections.",
+        "2.4.0",
+        "Depends on subcommand.",
+        "",
+    ),
+    CommandSpec::container("slowlog", Group::Server, slow_log::SLOWLOG).doc(
+        "Commands on slow commands.",
+        "2.2.12",
+        "Depends on subcommand.",
+        "",
+    ),
+    CommandSpec::container("latency", Group::Server, latency::LATENCY).doc(
+        "Commands on latencies.",
+        "2.8.13",
+        "Depends on subcommand.",
+        "",
+    ),
+    CommandSpec::container("memory", Group::Server, memory::MEMORY).doc(
+        "Commands on memory.",
+        "4.0.0",
+        "Depends on subcommand.",
+        "",
+    ),
+    command::COMMAND,
+    info::INFO,
+    debug::DEBUG,
+    CommandSpec::session("time", Group::Server, Exactly(1), time)
+        .with(ALWAYS)
+        .fast()
+        .tips(&["nondeterministic_output"])
+        .doc("Returns the server's time: seconds and microseconds.", "2.6.0", "O(1)", ""),
+    CommandSpec::session("lolwut", Group::Server, AtLeast(1), lolwut).readonly().fast().doc(
+        "Shows the version, with a picture.",
+        "5.0.0",
+        "",
+        "[VERSION version:integer]",
+    ),
+    CommandSpec::session("shutdown", Group::Server, AtLeast(1), shutdown)
+        .with(ADMIN | flag::NO_MULTI | flag::ALLOW_BUSY)
+        .categories(category::DANGEROUS)
+        .doc(
+            "Ends the server in good order.",
+            "1.0.0",
+            "O(1)",
+            "[save-selector<NOSAVE | SAVE>] [NOW@7.0.0] [FORCE@7.0.0] [ABORT@7.0.0]",
         ),
-        CommandSpec::session("shutdown", Group::Server, AtLeast(1), shutdown)
-            .with(ADMIN | flag::NO_MULTI | flag::ALLOW_BUSY)
-            .categories(category::DANGEROUS)
-            .doc("Ends the server in good order.", "1.0.0", "O(1)", "[NOSAVE | SAVE] [NOW] [FORCE]"),
-        CommandSpec::session("role", Group::Server, Exactly(1), role)
-            .with(flag::NOSCRIPT | ALWAYS)
-            .fast()
-            .categories(category::DANGEROUS)
-            .doc("Returns the role in replication.", "2.8.12", "O(1)", ""),
-        CommandSpec::data("wait", Group::Generic, Exactly(3), wait)
-            .with(flag::BLOCKING)
-            .scope(Scope::Each)
-            .doc("Counts the replicas that have all writes.", "3.0.0", "O(1)", "numreplicas timeout"),
-    ];
+    CommandSpec::session("role", Group::Server, Exactly(1), role)
+        .with(flag::NOSCRIPT | ALWAYS)
+        .fast()
+        .categories(category::DANGEROUS | category::ADMIN)
+        .doc("Returns the role in replication.", "2.8.12", "O(1)", ""),
+    CommandSpec::data("wait", Group::Generic, Exactly(3), wait)
+        .categories(category::CONNECTION)
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
+        .scope(Scope::Each)
+        .doc(
+            "Counts the replicas that have all writes.",
+            "3.0.0",
+            "O(1)",
+            "numreplicas:integer timeout:integer",
+        ),
+];
 
 fn time(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let micros = clock::wall_us();

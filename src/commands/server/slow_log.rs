@@ -2,23 +2,25 @@
 
 use super::super::arguments::integer;
 use super::super::spec::Arity::{AtLeast, Exactly};
-use super::super::spec::{CommandSpec, Context, Group, category};
-use super::ADMIN;
+use super::super::spec::{CommandSpec, Context, Group, category, flag};
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 
 /// The subcommands.
 pub(super) const SLOWLOG: &[CommandSpec] = &[
     CommandSpec::session("get", Group::Server, AtLeast(2), get)
-        .with(ADMIN)
+        .with(flag::ADMIN | super::ALWAYS)
         .categories(category::DANGEROUS)
-        .doc("Returns the last slow commands.", "2.2.12", "O(N) in the entries returned", "[count]"),
+        .tips(&["request_policy:all_nodes", "nondeterministic_output"])
+        .doc("Returns the last slow commands.", "2.2.12", "O(N) in the entries returned", "[count:integer]"),
     CommandSpec::session("len", Group::Server, Exactly(2), len)
-        .with(ADMIN)
+        .with(flag::ADMIN | super::ALWAYS)
         .categories(category::DANGEROUS)
+        .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"])
         .doc("Counts the entries.", "2.2.12", "O(1)", ""),
     CommandSpec::session("reset", Group::Server, Exactly(2), reset)
-        .with(ADMIN)
+        .with(flag::ADMIN | super::ALWAYS)
         .categories(category::DANGEROUS)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("Forgets the entries.", "2.2.12", "O(N) in the entries", ""),
     CommandSpec::session("help", Group::Server, Exactly(2), help).with(super::ALWAYS).doc(
         "Lists the subcommands.",

@@ -33,18 +33,19 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Adds members or changes their scores.",
             "1.2.0",
             "O(log(N)) per member",
-            "key [NX | XX] [GT | LT] [CH] [INCR] score member [score member ...]",
+            "key [condition<NX | XX>@3.0.2] [comparison<GT | LT>@6.2.0] [CH=change@3.0.2] \
+            [INCR=increment@3.0.2] data(score:double member)...",
         ),
     CommandSpec::data("zincrby", Group::SortedSet, Exactly(4), zincrby)
         .write()
         .fast()
         .keys(&[key_at(1, RW | ACCESS | UPDATE)])
-        .doc("Adds to a member's score.", "1.2.0", "O(log(N))", "key increment member"),
+        .doc("Adds to a member's score.", "1.2.0", "O(log(N))", "key increment:integer member"),
     CommandSpec::data("zrem", Group::SortedSet, AtLeast(3), zrem).shrink().fast().keys(DELETES).doc(
         "Removes members.",
         "1.2.0",
         "O(log(N)) per member",
-        "key member [member ...]",
+        "key member...",
     ),
     CommandSpec::data("zcard", Group::SortedSet, Exactly(2), zcard)
         .readonly()
@@ -61,7 +62,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Returns the scores of members.",
         "6.2.0",
         "O(1) per member",
-        "key member [member ...]",
+        "key member...",
     ),
     CommandSpec::data("zrank", Group::SortedSet, AtLeast(3), zrank).readonly().fast().keys(READ).doc(
         "Returns a member's rank, from the lowest score.",
@@ -79,7 +80,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .readonly()
         .fast()
         .keys(READ)
-        .doc("Counts the members within scores.", "2.0.0", "O(log(N))", "key min max"),
+        .doc("Counts the members within scores.", "2.0.0", "O(log(N))", "key min:double max:double"),
     CommandSpec::data("zlexcount", Group::SortedSet, Exactly(4), range::zlexcount)
         .readonly()
         .fast()
@@ -89,7 +90,8 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Returns members by rank, score or name.",
         "1.2.0",
         LOG,
-        "key start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count] [WITHSCORES]",
+        "key start stop [sortby<BYSCORE | BYLEX>@6.2.0] [REV@6.2.0] [LIMIT \
+            limit(offset:integer count:integer)@6.2.0] [WITHSCORES]",
     ),
     CommandSpec::data("zrangestore", Group::SortedSet, AtLeast(5), range::zrangestore)
         .write()
@@ -98,18 +100,30 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Stores members by rank, score or name.",
             "6.2.0",
             LOG,
-            "dst src min max [BYSCORE | BYLEX] [REV] [LIMIT offset count]",
+            "dst:key src:key min max [sortby<BYSCORE | BYLEX>] [REV] [LIMIT limit(offset:integer \
+            count:integer)]",
         ),
-    CommandSpec::data("zrevrange", Group::SortedSet, AtLeast(4), range::zrevrange).readonly().keys(READ).doc(
-        "Returns members by rank, from the highest score.",
-        "1.2.0",
-        LOG,
-        "key start stop [WITHSCORES]",
-    ),
+    CommandSpec::data("zrevrange", Group::SortedSet, AtLeast(4), range::zrevrange)
+        .readonly()
+        .keys(READ)
+        .doc(
+            "Returns members by rank, from the highest score.",
+            "1.2.0",
+            LOG,
+            "key start:integer stop:integer [WITHSCORES]",
+        )
+        .deprecated("6.2.0", "`ZRANGE` with the `REV` argument"),
     CommandSpec::data("zrangebyscore", Group::SortedSet, AtLeast(4), range::zrangebyscore)
         .readonly()
         .keys(READ)
-        .doc("Returns members within scores.", "1.0.5", LOG, "key min max [WITHSCORES] [LIMIT offset count]"),
+        .doc(
+            "Returns members within scores.",
+            "1.0.5",
+            LOG,
+            "key min:double max:double [WITHSCORES@2.0.0] [LIMIT limit(offset:integer \
+            count:integer)]",
+        )
+        .deprecated("6.2.0", "`ZRANGE` with the `BYSCORE` argument"),
     CommandSpec::data("zrevrangebyscore", Group::SortedSet, AtLeast(4), range::zrevrangebyscore)
         .readonly()
         .keys(READ)
@@ -117,24 +131,37 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Returns members within scores, from the highest.",
             "2.2.0",
             LOG,
-            "key max min [WITHSCORES] [LIMIT offset count]",
-        ),
+            "key max:double min:double [WITHSCORES] [LIMIT limit(offset:integer count:integer)]",
+        )
+        .deprecated("6.2.0", "`ZRANGE` with the `REV` and `BYSCORE` arguments"),
     CommandSpec::data("zrangebylex", Group::SortedSet, AtLeast(4), range::zrangebylex)
         .readonly()
         .keys(READ)
-        .doc("Returns members between two.", "2.8.9", LOG, "key min max [LIMIT offset count]"),
+        .doc(
+            "Returns members between two.",
+            "2.8.9",
+            LOG,
+            "key min max [LIMIT limit(offset:integer count:integer)]",
+        )
+        .deprecated("6.2.0", "`ZRANGE` with the `BYLEX` argument"),
     CommandSpec::data("zrevrangebylex", Group::SortedSet, AtLeast(4), range::zrevrangebylex)
         .readonly()
         .keys(READ)
-        .doc("Returns members between two, from the last.", "2.8.9", LOG, "key max min [LIMIT offset count]"),
+        .doc(
+            "Returns members between two, from the last.",
+            "2.8.9",
+            LOG,
+            "key max min [LIMIT limit(offset:integer count:integer)]",
+        )
+        .deprecated("6.2.0", "`ZRANGE` with the `REV` and `BYLEX` arguments"),
     CommandSpec::data("zremrangebyrank", Group::SortedSet, Exactly(4), range::zremrangebyrank)
         .shrink()
         .keys(DELETES)
-        .doc("Removes members by rank.", "2.0.0", LOG, "key start stop"),
+        .doc("Removes members by rank.", "2.0.0", LOG, "key start:integer stop:integer"),
     CommandSpec::data("zremrangebyscore", Group::SortedSet, Exactly(4), range::zremrangebyscore)
         .shrink()
         .keys(DELETES)
-        .doc("Removes members within scores.", "1.2.0", LOG, "key min max"),
+        .doc("Removes members within scores.", "1.2.0", LOG, "key min:double max:double"),
     CommandSpec::data("zremrangebylex", Group::SortedSet, Exactly(4), range::zremrangebylex)
         .shrink()
         .keys(DELETES)
@@ -143,35 +170,33 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Takes the members with the lowest scores.",
         "5.0.0",
         LOG,
-        "key [count]",
+        "key [count:integer]",
     ),
     CommandSpec::data("zpopmax", Group::SortedSet, AtLeast(2), pop::zpopmax).shrink().fast().keys(POP).doc(
         "Takes the members with the highest scores.",
         "5.0.0",
         LOG,
-        "key [count]",
+        "key [count:integer]",
     ),
     CommandSpec::waiting("bzpopmin", Group::SortedSet, AtLeast(3), pop::bzpopmin)
         .shrink()
         .fast()
-        .with(flag::NOSCRIPT)
         .keys(&[keys_in(1, -2, 1, RW | ACCESS | DELETE)])
         .doc(
             "Takes the member with the lowest score, waiting for one.",
             "5.0.0",
             "O(log(N))",
-            "key [key ...] timeout",
+            "key... timeout:double",
         ),
     CommandSpec::waiting("bzpopmax", Group::SortedSet, AtLeast(3), pop::bzpopmax)
         .shrink()
         .fast()
-        .with(flag::NOSCRIPT)
         .keys(&[keys_in(1, -2, 1, RW | ACCESS | DELETE)])
         .doc(
             "Takes the member with the highest score, waiting for one.",
             "5.0.0",
             "O(log(N))",
-            "key [key ...] timeout",
+            "key... timeout:double",
         ),
     CommandSpec::data("zmpop", Group::SortedSet, AtLeast(4), pop::zmpop)
         .shrink()
@@ -181,7 +206,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Takes members from the first set that has some.",
             "7.0.0",
             LOG,
-            "numkeys key [key ...] <MIN | MAX> [COUNT count]",
+            "numkeys:integer key... where<MIN | MAX> [COUNT count:integer]",
         ),
     CommandSpec::waiting("bzmpop", Group::SortedSet, AtLeast(5), pop::bzmpop)
         .shrink()
@@ -191,7 +216,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Takes members from the first set that has some, waiting for one.",
             "7.0.0",
             LOG,
-            "timeout numkeys key [key ...] <MIN | MAX> [COUNT count]",
+            "timeout:double numkeys:integer key... where<MIN | MAX> [COUNT count:integer]",
         ),
     CommandSpec::data("zrandmember", Group::SortedSet, AtLeast(2), zrandmember)
         .readonly()
@@ -201,7 +226,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Returns members at random.",
             "6.2.0",
             "O(N) in the members returned",
-            "key [count [WITHSCORES]]",
+            "key [options(count:integer [WITHSCORES])]",
         ),
     CommandSpec::data("zscan", Group::SortedSet, AtLeast(3), zscan)
         .readonly()
@@ -211,7 +236,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Walks over the members, a few at a time.",
             "2.8.0",
             "O(1) per call",
-            "key cursor [MATCH pattern] [COUNT count]",
+            "key cursor:integer [MATCH pattern:pattern] [COUNT count:integer]",
         ),
     CommandSpec::data("zunion", Group::SortedSet, AtLeast(3), algebra::zunion)
         .readonly()
@@ -221,7 +246,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Returns the members that any set has.",
             "6.2.0",
             "O(N*log(N)) in the size of all sets",
-            "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]",
+            "numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE aggregate<SUM | MIN | \
+            MAX>] [WITHSCORES]",
         ),
     CommandSpec::data("zunionstore", Group::SortedSet, AtLeast(4), algebra::zunionstore)
         .write()
@@ -231,7 +257,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Stores the members that any set has.",
             "2.0.0",
             "O(N*log(N)) in the size of all sets",
-            "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
+            "destination:key numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE \
+            aggregate<SUM | MIN | MAX>]",
         ),
     CommandSpec::data("zinter", Group::SortedSet, AtLeast(3), algebra::zinter)
         .readonly()
@@ -241,7 +268,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Returns the members that all sets have.",
             "6.2.0",
             "O(N*K): the smallest set and the number of sets",
-            "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]",
+            "numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE aggregate<SUM | MIN | \
+            MAX>] [WITHSCORES]",
         ),
     CommandSpec::data("zinterstore", Group::SortedSet, AtLeast(4), algebra::zinterstore)
         .write()
@@ -251,7 +279,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Stores the members that all sets have.",
             "2.0.0",
             "O(N*K): the smallest set and the number of sets",
-            "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
+            "destination:key numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE \
+            aggregate<SUM | MIN | MAX>]",
         ),
     CommandSpec::data("zintercard", Group::SortedSet, AtLeast(3), algebra::zintercard)
         .readonly()
@@ -261,7 +290,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Counts the members that all sets have.",
             "7.0.0",
             "O(N*K): the smallest set and the number of sets",
-            "numkeys key [key ...] [LIMIT limit]",
+            "numkeys:integer key... [LIMIT limit:integer]",
         ),
     CommandSpec::data("zdiff", Group::SortedSet, AtLeast(3), algebra::zdiff)
         .readonly()
@@ -271,7 +300,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Returns the members of the first set that no other has.",
             "6.2.0",
             "O(N) in the size of all sets",
-            "numkeys key [key ...] [WITHSCORES]",
+            "numkeys:integer key... [WITHSCORES]",
         ),
     CommandSpec::data("zdiffstore", Group::SortedSet, AtLeast(4), algebra::zdiffstore)
         .write()
@@ -281,7 +310,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "Stores the members of the first set that no other has.",
             "6.2.0",
             "O(N) in the size of all sets",
-            "destination numkeys key [key ...]",
+            "destination:key numkeys:integer key...",
         ),
 ];
 
