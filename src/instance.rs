@@ -9,10 +9,11 @@ use parking_lot::Mutex;
 use crate::clients::Clients;
 use crate::clock;
 use crate::config::{Config, Settings};
+use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
-use crate::tiers::local::{Effects, Keyspace, Waiter};
+use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
 
 /// Everything that outlives a connection.
 pub struct Instance {
@@ -30,6 +31,10 @@ pub struct Instance {
     pub slow_log: Mutex<SlowLog>,
     /// Events that took long.
     pub latency: Mutex<LatencyMonitor>,
+    /// Which keys only grow in number.
+    pub growth: Mutex<GrowthMonitor>,
+    /// Bytes in use when the server had just started.
+    pub startup_memory: usize,
     /// Names this process among all that ever were.
     pub run_id: String,
     /// When it started.
@@ -68,6 +73,8 @@ impl Instance {
             telemetry: Telemetry::new(),
             slow_log: Mutex::new(SlowLog::default()),
             latency: Mutex::new(LatencyMonitor::default()),
+            growth: Mutex::new(GrowthMonitor::default()),
+            startup_memory: memory::used(),
             run_id: run_id.take(40).collect(),
             started: clock::monotonic(),
             active_expire: AtomicBool::new(true),

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod engine;
+pub mod growth;
 pub mod instance;
 pub mod latency;
 pub mod protocol;

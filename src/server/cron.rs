@@ -6,12 +6,15 @@ use std::time::Duration;
 use crate::clock;
 use crate::engine::Worker;
 use crate::instance::Instance;
-use crate::tiers::local::memory;
+use crate::tiers::local::{Effects, LockPlan, View, memory};
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_millis(100);
 /// Every shard is swept once in so many ticks.
 const SWEEP_TICKS: usize = 4;
+
+/// The keys' prefixes are counted once in so many ticks.
+const GROWTH_TICKS: usize = 600;
 
 /// Runs for as long as the server does.
 pub async fn run(instance: &'static Instance) {
@@ -29,10 +32,19 @@ pub async fn run(instance: &'static Instance) {
             instance.note_latency("expire-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         }
         instance.telemetry.peak_memory.fetch_max(memory::used() as u64, Relaxed);
+        if tick % GROWTH_TICKS == 0 {
+            observe_growth(instance);
+        }
         if tick % 10 == 0 {
             let now = clock::monotonic();
             instance.telemetry.sample_rates(now - last);
             last = now;
         }
     }
+}
+
+fn observe_growth(instance: &'static Instance) {
+    let (now_ms, mut effects) = (clock::wall_ms(), Effects::default());
+    let mut view = View::new(&instance.keyspace, &LockPlan::Each, 0, now_ms, &mut effects);
+    instance.growth.lock().observe(&mut view, now_ms / 1000);
 }

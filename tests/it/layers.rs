@@ -11,6 +11,7 @@ const RANKS: &[(&str, u8)] = &[
     ("tiers", 3),
     ("slow_log", 4),
     ("latency", 4),
+    ("growth", 4),
     ("clients", 4),
     ("instance", 5),
     ("commands", 6),

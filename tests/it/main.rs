@@ -14,6 +14,7 @@ mod hostile;
 mod integers;
 mod latency;
 mod layers;
+mod memory;
 mod protocol;
 mod shutdown;
 mod table;

@@ -340,10 +340,18 @@ fn help(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandR
         &[
             "(no subcommand)",
             "    Describe all commands.",
-            "COUNT | LIST [FILTERBY <filter>] | INFO [<name> ...] | DOCS [<name> ...]",
-            "    Count, name, describe or document commands.",
-            "GETKEYS <full-command> | GETKEYSANDFLAGS <full-command>",
-            "    Find the keys of a command.",
+            "COUNT",
+            "    Return the number of commands.",
+            "LIST",
+            "    Return the names of the commands, those that a filter lets through.",
+            "INFO [<command-name> ...]",
+            "    Describe the commands named, or all.",
+            "DOCS [<command-name> ...]",
+            "    Return the documentation of the commands named, or of all.",
+            "GETKEYS <full-command>",
+            "    Return the keys in a full command.",
+            "GETKEYSANDFLAGS <full-command>",
+            "    Return the keys in a full command, with what it does to them.",
         ],
     );
     Ok(())

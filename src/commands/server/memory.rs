@@ -4,6 +4,7 @@ use super::super::arguments::{Options, integer_in};
 use super::super::keys::{access::RO, key_at};
 use super::super::spec::Arity::{AtLeast, Exactly};
 use super::super::spec::{CommandSpec, Context, Group, Scope};
+use super::{memory_doctor, memory_stats};
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::{View, memory};
 
@@ -15,7 +16,14 @@ pub(super) const MEMORY: &[CommandSpec] = &[
         "O(N) in the samples",
         "key [SAMPLES count:integer]",
     ),
-    CommandSpec::session("stats", Group::Server, Exactly(2), stats)
+    CommandSpec::session("doctor", Group::Server, Exactly(2), doctor)
+        .scope(Scope::Each)
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .doc("Says what may be wrong with the use of memory.", "4.0.0", "O(1)", ""),
+    CommandSpec::session("malloc-stats", Group::Server, Exactly(2), malloc_stats)
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .doc("Returns the allocator's report.", "4.0.0", "O(1)", ""),
+    CommandSpec::session("stats", Group::Server, Exactly(2), memory_stats::stats)
         .scope(Scope::Each)
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .doc("Returns figures on memory.", "4.0.0", "O(1)", ""),
@@ -48,24 +56,13 @@ fn usage(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandR
     Ok(())
 }
 
-fn stats(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let peak = context.instance.telemetry.peak_memory.load(std::sync::atomic::Ordering::Relaxed);
-    let used = memory::used();
-    let keys: usize = (0..context.view.databases()).map(|db| context.view.key_counts(db).0).sum();
-    let tables: usize = (0..context.view.databases()).map(|db| context.view.table_memory(db)).sum();
-    let figures = [
-        ("peak.allocated", (peak as usize).max(used)),
-        ("total.allocated", used),
-        ("overhead.total", tables),
-        ("keys.count", keys),
-        ("keys.bytes-per-key", used.checked_div(keys).unwrap_or(0)),
-        ("dataset.bytes", used.saturating_sub(tables)),
-    ];
-    reply.map(figures.len());
-    for (name, value) in figures {
-        reply.bulk(name.as_bytes());
-        reply.count(value);
-    }
+fn doctor(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    reply.verbatim("txt", memory_doctor::report(context).as_bytes());
+    Ok(())
+}
+
+fn malloc_stats(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    reply.verbatim("txt", memory::allocator_report().as_bytes());
     Ok(())
 }
 
@@ -80,12 +77,17 @@ fn help(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandR
         reply,
         "MEMORY",
         &[
-            "USAGE <key> [SAMPLES <count>]",
-            "    Return the bytes allocated for <key>.",
-            "STATS",
-            "    Return figures on memory.",
+            "DOCTOR",
+            "    Say what may be wrong, and which keys only grow in number.",
+            "MALLOC-STATS",
+            "    Return the report of the memory allocator.",
             "PURGE",
             "    Ask the allocator to give back what it can.",
+            "STATS",
+            "    Return figures on the use of memory.",
+            "USAGE <key> [SAMPLES <count>]",
+            "    Return the bytes that <key> and its value take. <count> is accepted; what is",
+            "    nested is always sampled.",
         ],
     );
     Ok(())

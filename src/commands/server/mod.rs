@@ -9,6 +9,8 @@ mod info;
 mod latency;
 mod latency_report;
 mod memory;
+mod memory_doctor;
+mod memory_stats;
 mod slow_log;
 
 use super::spec::Arity::{AtLeast, Exactly};

@@ -61,6 +61,60 @@ pub fn purge() -> Result<(), std::io::Error> {
     if error == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(error)) }
 }
 
+/// What the allocator counts: bytes in use, bytes of pages with something in use, bytes of physical memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AllocatorFigures {
+    /// Bytes in use.
+    pub allocated: usize,
+    /// Bytes of pages that hold something.
+    pub active: usize,
+    /// Bytes of physical memory.
+    pub resident: usize,
+}
+
+/// Asks the allocator for its figures; zeros if it keeps none.
+pub fn allocator_figures() -> AllocatorFigures {
+    let mut epoch = 1u64;
+    let size = size_of::<u64>();
+    // SAFETY: `epoch` takes a u64 and returns none; it makes the allocator sum up.
+    unsafe {
+        let new = (&raw mut epoch).cast();
+        tikv_jemalloc_sys::mallctl(c"epoch".as_ptr(), std::ptr::null_mut(), std::ptr::null_mut(), new, size);
+    }
+    let figure = |name: &std::ffi::CStr| {
+        let (mut value, mut size) = (0usize, size_of::<usize>());
+        let to = (&raw mut value).cast();
+        // SAFETY: the statistics read here are of the size of usize, and `size` says so.
+        let error =
+            unsafe { tikv_jemalloc_sys::mallctl(name.as_ptr(), to, &raw mut size, std::ptr::null_mut(), 0) };
+        if error == 0 { value } else { 0 }
+    };
+    AllocatorFigures {
+        allocated: figure(c"stats.allocated"),
+        active: figure(c"stats.active"),
+        resident: figure(c"stats.resident"),
+    }
+}
+
+/// The allocator's own report.
+pub fn allocator_report() -> String {
+    const ROOM: usize = 512 * 1024;
+
+    unsafe extern "C" fn append(report: *mut std::ffi::c_void, text: *const std::ffi::c_char) {
+        // SAFETY: the allocator hands back the pointer it was given, and a text that ends with a zero.
+        let (report, text) = unsafe { (&mut *report.cast::<Vec<u8>>(), std::ffi::CStr::from_ptr(text)) };
+        // The allocator must not be called from here: what does not fit is left out.
+        let room = report.capacity() - report.len();
+        report.extend_from_slice(&text.to_bytes()[..text.count_bytes().min(room)]);
+    }
+
+    let mut report: Vec<u8> = Vec::with_capacity(ROOM);
+    let to = (&raw mut report).cast();
+    // SAFETY: `append` takes the vector that `to` points to, which outlives the call.
+    unsafe { tikv_jemalloc_sys::malloc_stats_print(Some(append), to, std::ptr::null()) };
+    String::from_utf8_lossy(&report).into_owned()
+}
+
 /// What jemalloc really hands out for a request of `size` bytes: 16-byte steps to 128, then four steps a doubling,
 /// pages beyond 32 KiB.
 #[inline]

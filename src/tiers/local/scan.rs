@@ -2,7 +2,7 @@
 
 use super::entry::Entry;
 use super::value::ValueRef;
-use super::view::View;
+use super::view::{KeyInfo, View};
 use crate::types::table::Table;
 
 /// Bits of a cursor that name the shard.
@@ -47,6 +47,39 @@ impl View<'_> {
             }
         }
         if shard >= self.keyspace.shards() { 0 } else { position << SHARD_BITS | shard as u64 }
+    }
+
+    /// Visits about `budget` keys of all databases, all of some shards, a few under one lock. `visit` is told how many
+    /// keys the one it sees stands for.
+    pub fn sample(&mut self, budget: usize, mut visit: impl FnMut(&[u8], KeyInfo, usize)) {
+        /// Buckets looked at under one lock.
+        const SLICE: usize = 128;
+        let now_ms = self.now_ms();
+        let total: usize = (0..self.databases()).map(|db| self.key_counts(db).0).sum();
+        let all = self.keyspace.shards();
+        let stands_for = total.div_ceil(budget).next_power_of_two().min(all);
+        let databases = self.databases();
+        for index in 0..all / stands_for * databases {
+            let (shard, db) = (index / databases, index % databases);
+            let mut position = 0;
+            loop {
+                self.with_shard(shard, |shard| {
+                    for _ in 0..SLICE {
+                        position = shard.databases[db].keys.scan(position, |entry| {
+                            if !entry.is_expired(now_ms) {
+                                visit(entry.key(), KeyInfo::of(entry), stands_for);
+                            }
+                        });
+                        if position == 0 {
+                            break;
+                        }
+                    }
+                });
+                if position == 0 {
+                    break;
+                }
+            }
+        }
     }
 
     /// Visits every key of the database, shard after shard.

@@ -59,7 +59,7 @@ pub struct KeyInfo {
 }
 
 impl KeyInfo {
-    fn of(entry: &Entry) -> Self {
+    pub(super) fn of(entry: &Entry) -> Self {
         Self {
             deadline: entry.deadline(),
             access: entry.access(),

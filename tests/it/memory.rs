@@ -1,0 +1,60 @@
+//! `MEMORY`: figures, the allocator's report, and keys that only grow in number.
+
+use crate::harness::{Client, Server};
+
+fn fill(client: &mut Client, prefix: &str, numbers: std::ops::Range<u32>, tail: &str) {
+    let commands: Vec<u8> =
+        numbers.clone().flat_map(|n| format!("SET {prefix}{n} v{tail}\r\n").into_bytes()).collect();
+    client.send_raw(&commands);
+    numbers.for_each(|_| assert_eq!(client.read(), b"+OK\r\n"));
+}
+
+#[test]
+fn the_doctor_names_keys_that_only_grow() {
+    let server = Server::anteroom(&[]);
+    let mut client = server.client();
+    assert!(client.run("MEMORY DOCTOR").contains("too little in memory"));
+    for round in 0..3 {
+        fill(&mut client, "leak:", round * 500..round * 500 + 500, "");
+        fill(&mut client, "session:", round * 500..round * 500 + 500, " EX 100");
+        fill(&mut client, "user:", 0..500, "");
+        let report = client.run("MEMORY DOCTOR");
+        assert!(report.contains("Keys 'leak:*' only grow"), "{report}");
+        assert!(!report.contains("session:"), "{report}");
+        // Filled once is not a leak.
+        assert!(round == 0 || !report.contains("user:"), "{report}");
+    }
+    assert!(client.run("MEMORY DOCTOR").contains("about 1500 now"));
+}
+
+#[test]
+fn figures_add_up() {
+    let server = Server::anteroom(&[]);
+    let mut client = server.client();
+    client.run("HELLO 3");
+    fill(&mut client, "key:", 0..1000, "");
+    let stats = client.run("MEMORY STATS");
+    for name in ["startup.allocated", "db.0", "overhead.total", "dataset.percentage", "allocator-rss.ratio"] {
+        assert!(stats.contains(&format!("\r\n{name}\r\n")), "{name}: {stats}");
+    }
+    assert!(stats.contains("\r\nkeys.count\r\n:1000\r\n"), "{stats}");
+    assert!(client.run("MEMORY MALLOC-STATS").contains("Begin jemalloc statistics"));
+    assert_eq!(client.run("MEMORY PURGE"), "+OK\r\n");
+}
+
+#[test]
+fn every_container_has_help() {
+    let server = Server::anteroom(&[]);
+    let mut client = server.client();
+    for container in ["OBJECT", "MEMORY", "CONFIG", "CLIENT", "COMMAND", "LATENCY", "SLOWLOG"] {
+        let help = client.run(&format!("{container} HELP"));
+        let first = format!("\r\n+{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n");
+        assert!(help.contains(&first), "{help}");
+        assert!(help.ends_with("+HELP\r\n+    Print this help.\r\n"), "{help}");
+        for command in anteroom::commands::table::COMMANDS.iter() {
+            if let Some(name) = command.name.strip_prefix(&format!("{}|", container.to_lowercase())) {
+                assert!(help.contains(&format!("\r\n+{}", name.to_uppercase())), "{container} {name}");
+            }
+        }
+    }
+}
