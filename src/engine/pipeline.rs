@@ -9,6 +9,8 @@ use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser};
 
 /// Requests parsed before they run.
 const BATCH: usize = 32;
+/// Room for so many arguments is kept from one run to the next.
+const KEEP_SPANS: usize = 16 * 1024;
 /// Replies are sent when there are this many bytes of them, before more requests run.
 const OUTPUT_SOFT_LIMIT: usize = 256 * 1024;
 
@@ -70,7 +72,9 @@ impl Worker {
                 break;
             }
             self.requests = requests;
-            self.spans = spans;
+            if spans.capacity() <= KEEP_SPANS {
+                self.spans = spans;
+            }
             if let Some(step) = stopped {
                 // What was parsed behind the stop is parsed again.
                 parser.reset();

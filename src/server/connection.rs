@@ -35,6 +35,23 @@ struct Connection {
     pending: Vec<u8>,
     /// Replies that the socket did not take yet.
     unsent: Vec<u8>,
+    /// How much of them it took meanwhile.
+    sent: usize,
+    /// What it waits for. Whatever ends the connection, the keys must hear of it.
+    blocked: Option<Blocked>,
+}
+
+/// Takes the client off the list when its task ends, even by a panic: its place must not stay taken.
+struct Listed {
+    instance: &'static Instance,
+    client: Arc<Client>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.instance.clients.set_blocked(&self.client, None);
+        self.instance.clients.remove(self.client.id);
+    }
 }
 
 /// What ended a turn.
@@ -44,7 +61,7 @@ enum Turn {
     /// Run what is pending.
     Again,
     /// Wait for keys.
-    Blocked(Blocked),
+    Blocked,
     /// Close.
     Close,
 }
@@ -52,6 +69,7 @@ enum Turn {
 /// Serves a connection until it ends.
 pub async fn serve(bench: Rc<RefCell<Bench>>, socket: Accepted, client: Arc<Client>) {
     let instance = bench.borrow().worker.instance;
+    let _listed = Listed { instance, client: client.clone() };
     match socket.into_stream() {
         Ok(stream) => {
             let authenticated = instance.settings.text(Id::Requirepass).is_empty();
@@ -63,16 +81,20 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, socket: Accepted, client: Arc<Clie
                 parser: RequestParser::default(),
                 pending: Vec::new(),
                 unsent: Vec::new(),
+                sent: 0,
+                blocked: None,
             };
             if let Err(error) = connection.serve().await {
                 tracing::debug!(client = client.id, %error, "connection lost");
             }
-            bench.borrow_mut().worker.end_session(&mut connection.session);
+            let worker = &mut bench.borrow_mut().worker;
+            if let Some(blocked) = connection.blocked.take() {
+                worker.finish_wait(&mut connection.session, &blocked, WaitEnd::Gone, &mut Vec::new());
+            }
+            worker.end_session(&mut connection.session);
         }
         Err(error) => tracing::warn!(%error, "a new connection cannot be watched"),
     }
-    instance.clients.set_blocked(&client, None);
-    instance.clients.remove(client.id);
 }
 
 impl Connection {
@@ -81,7 +103,7 @@ impl Connection {
             match self.turn().await? {
                 Turn::Read => {}
                 Turn::Again => while let Turn::Again = self.run_pending().await? {},
-                Turn::Blocked(blocked) => self.wait(blocked).await?,
+                Turn::Blocked => self.wait().await?,
                 Turn::Close => return Ok(()),
             }
         }
@@ -98,7 +120,7 @@ impl Connection {
         if !self.pending.is_empty() {
             return self.read_more().await;
         }
-        let (consumed, read, step) = {
+        let (consumed, read, step, sent) = {
             let bench = &mut *self.bench.borrow_mut();
             let read = match self.stream.try_read(&mut bench.input) {
                 Ok(0) => return Ok(Turn::Close),
@@ -111,33 +133,27 @@ impl Connection {
             let input = &mut bench.input[..read];
             let progress = bench.worker.run(&mut self.session, &mut self.parser, input, &mut bench.output);
             self.pending.extend_from_slice(&bench.input[progress.consumed..read]);
-            let sent = send(&self.stream, &bench.output)?;
-            bench.worker.counters.output_bytes.add(bench.output.len() as u64);
-            self.unsent.extend_from_slice(&bench.output[sent..]);
-            if bench.output.capacity() > super::workers::KEEP_OUTPUT {
-                bench.output = Vec::with_capacity(KEEP_CAPACITY);
-            }
-            (progress.consumed, read, progress.step)
+            let sent = send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent);
+            (progress.consumed, read, progress.step, sent)
         };
         if consumed < read {
             self.note_buffers();
         }
-        self.after(step).await
+        self.after(step, sent).await
     }
 
     /// Reads behind what is pending, and runs it if a request may be complete now.
     async fn read_more(&mut self) -> io::Result<Turn> {
-        let wanted = self.parser.wanted().saturating_sub(self.pending.len());
-        // Room for what is known to come, but never more than doubles what has come.
-        self.pending.reserve(wanted.min(self.pending.len()).max(READ_AHEAD));
-        match self.stream.try_read_buf(&mut self.pending) {
+        match self.read_behind() {
             Ok(0) => return Ok(Turn::Close),
-            Ok(read) => self.bench.borrow().worker.counters.input_bytes.add(read as u64),
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Turn::Read),
             Err(error) => return Err(error),
         }
-        let limit = self.instance.settings.int(Id::ClientQueryBufferLimit);
-        if self.pending.len() as i64 > limit {
+        // What is queued for a transaction was sent but not run either. Places in a request have 32 bits.
+        let limit = self.instance.settings.int(Id::ClientQueryBufferLimit).min(u32::MAX.into());
+        let queued = self.session.client.transaction_memory.load(Relaxed);
+        if (self.pending.len() + queued) as i64 > limit {
             tracing::warn!(client = self.session.client.id, "closing: the query buffer limit is exceeded");
             return Ok(Turn::Close);
         }
@@ -148,9 +164,29 @@ impl Connection {
         self.run_pending().await
     }
 
+    /// Reads what is there behind what is pending.
+    fn read_behind(&mut self) -> io::Result<usize> {
+        let bench = &mut *self.bench.borrow_mut();
+        let pending = &mut self.pending;
+        let wanted = self.parser.wanted().saturating_sub(pending.len());
+        let read = if wanted > bench.input.len() {
+            // Room for what is known to come, but never more than doubles what has come.
+            if pending.capacity() == pending.len() {
+                pending.reserve_exact(wanted.min(pending.len().max(bench.input.len())));
+            }
+            self.stream.try_read_buf(pending)?
+        } else {
+            let read = self.stream.try_read(&mut bench.input)?;
+            pending.extend_from_slice(&bench.input[..read]);
+            read
+        };
+        bench.worker.counters.input_bytes.add(read as u64);
+        Ok(read)
+    }
+
     /// Runs what is pending.
     async fn run_pending(&mut self) -> io::Result<Turn> {
-        let step = {
+        let (step, sent) = {
             let bench = &mut *self.bench.borrow_mut();
             bench.output.clear();
             let progress =
@@ -159,25 +195,28 @@ impl Connection {
             if self.pending.is_empty() && self.pending.capacity() > KEEP_CAPACITY {
                 self.pending = Vec::new();
             }
-            let sent = send(&self.stream, &bench.output)?;
-            bench.worker.counters.output_bytes.add(bench.output.len() as u64);
-            self.unsent.extend_from_slice(&bench.output[sent..]);
-            progress.step
+            let sent = send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent);
+            (progress.step, sent)
         };
         self.note_buffers();
-        self.after(step).await
+        self.after(step, sent).await
     }
 
-    async fn after(&mut self, step: Step) -> io::Result<Turn> {
-        if !self.unsent.is_empty() {
-            self.flush().await?;
-        }
-        Ok(match step {
+    async fn after(&mut self, step: Step, sent: io::Result<()>) -> io::Result<Turn> {
+        let turn = match step {
             Step::Continue => Turn::Read,
             Step::Flush => Turn::Again,
             Step::Close => Turn::Close,
-            Step::Blocked(blocked) => Turn::Blocked(blocked),
-        })
+            Step::Blocked(blocked) => {
+                self.blocked = Some(blocked);
+                Turn::Blocked
+            }
+        };
+        sent?;
+        if !self.unsent.is_empty() {
+            self.flush().await?;
+        }
+        Ok(turn)
     }
 
     /// Waits for input; says whether to go on.
@@ -207,9 +246,9 @@ impl Connection {
 
     /// Sends what the socket did not take at once.
     async fn flush(&mut self) -> io::Result<()> {
-        let mut sent = 0;
-        while sent < self.unsent.len() {
-            self.session.client.output_buffer.store(self.unsent.len() - sent, Relaxed);
+        while self.sent < self.unsent.len() {
+            self.session.client.output_buffer.store(self.unsent.len() - self.sent, Relaxed);
+            let idle = self.instance.settings.int(Id::Timeout);
             tokio::select! {
                 ready = self.stream.writable() => ready?,
                 () = self.session.client.woken() => {
@@ -217,10 +256,14 @@ impl Connection {
                         return Err(io::ErrorKind::ConnectionAborted.into());
                     }
                 }
+                () = tokio::time::sleep(Duration::from_secs(idle.max(0) as u64)), if idle > 0 => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
             }
-            sent += send(&self.stream, &self.unsent[sent..])?;
+            self.sent += send(&self.stream, &self.unsent[self.sent..])?;
         }
         self.unsent.clear();
+        self.sent = 0;
         if self.unsent.capacity() > KEEP_CAPACITY {
             self.unsent = Vec::new();
         }
@@ -229,7 +272,8 @@ impl Connection {
     }
 
     /// Waits for what a blocked command waits for.
-    async fn wait(&mut self, blocked: Blocked) -> io::Result<()> {
+    async fn wait(&mut self) -> io::Result<()> {
+        let Some(blocked) = self.blocked.take() else { return Ok(()) };
         let client = self.session.client.clone();
         self.instance.clients.set_blocked(&client, Some(blocked.waiter.clone()));
         let end = wait_end(&self.stream, &mut self.pending, self.instance, &client, &blocked).await;
@@ -238,8 +282,7 @@ impl Connection {
             let bench = &mut *self.bench.borrow_mut();
             bench.output.clear();
             bench.worker.finish_wait(&mut self.session, &blocked, end, &mut bench.output);
-            self.unsent.extend_from_slice(&bench.output);
-            bench.worker.counters.output_bytes.add(bench.output.len() as u64);
+            send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent)?;
         }
         if end == WaitEnd::Gone {
             return Err(io::ErrorKind::ConnectionAborted.into());
@@ -250,6 +293,32 @@ impl Connection {
     fn note_buffers(&self) {
         self.session.client.query_buffer.store(self.pending.len(), Relaxed);
     }
+}
+
+/// Sends the replies in the thread's buffer; what the socket does not take goes to `unsent`, which is empty.
+fn send_replies(
+    stream: &Stream,
+    bench: &mut Bench,
+    unsent: &mut Vec<u8>,
+    already_sent: &mut usize,
+) -> io::Result<()> {
+    bench.worker.counters.output_bytes.add(bench.output.len() as u64);
+    let sent = send(stream, &bench.output);
+    let is_large = bench.output.capacity() > super::workers::KEEP_OUTPUT;
+    if let Ok(sent) = sent
+        && sent < bench.output.len()
+    {
+        if is_large && bench.output.capacity() / 5 <= bench.output.len() / 4 {
+            // Not copied: there would be two of it for a moment.
+            (*unsent, *already_sent) = (std::mem::take(&mut bench.output), sent);
+        } else {
+            unsent.extend_from_slice(&bench.output[sent..]);
+        }
+    }
+    if is_large {
+        bench.output = Vec::with_capacity(KEEP_CAPACITY);
+    }
+    sent.map(drop)
 }
 
 /// Writes what the socket takes.

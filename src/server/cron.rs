@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::clock;
+use crate::config::Id;
 use crate::engine::Worker;
 use crate::instance::Instance;
 use crate::tiers::local::{Effects, LockPlan, View, memory};
@@ -31,6 +32,7 @@ pub async fn run(instance: &'static Instance) {
             }
             instance.note_latency("expire-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         }
+        give_back(instance);
         instance.telemetry.peak_memory.fetch_max(memory::used() as u64, Relaxed);
         if tick % GROWTH_TICKS == 0 {
             observe_growth(instance);
@@ -47,4 +49,20 @@ fn observe_growth(instance: &'static Instance) {
     let (now_ms, mut effects) = (clock::wall_ms(), Effects::default());
     let mut view = View::new(&instance.keyspace, &LockPlan::Each, 0, now_ms, &mut effects);
     instance.growth.lock().observe(&mut view, now_ms / 1000);
+}
+
+/// Gives free pages back to the system at once when they make the process outgrow `maxmemory`: the allocator itself
+/// keeps them for seconds, in case they are needed again.
+fn give_back(instance: &Instance) {
+    let limit = instance.settings.int(Id::Maxmemory) as usize;
+    if limit == 0 {
+        return;
+    }
+    let most = limit / 8 * 9;
+    if memory::resident() > most
+        && memory::used() < most
+        && let Err(error) = memory::purge()
+    {
+        tracing::debug!(%error, "free pages cannot be given back");
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::stream::Accepted;
 use super::workers::{Dealt, Workers};
@@ -60,11 +60,12 @@ impl Listeners {
     pub async fn accept(&self, instance: &'static Instance, workers: &mut Workers) {
         let tcp = self.tcp.iter().map(|listener| Box::pin(listener.accept())).collect::<Vec<_>>();
         let accepted = tokio::select! {
-            accepted = first(tcp) => accepted.and_then(|(stream, peer)| from_tcp(stream, peer, instance)),
-            accepted = accept_unix(self.unix.as_ref()) => accepted,
+            accepted = first(tcp) => accepted.map(|(stream, peer)| from_tcp(stream, peer, instance)),
+            accepted = accept_unix(self.unix.as_ref()) => accepted.map(|(stream, path)| from_unix(stream, path)),
         };
         match accepted {
-            Ok((socket, origin)) => admit(instance, workers, socket, origin),
+            Ok(Ok((socket, origin))) => admit(instance, workers, socket, origin),
+            Ok(Err(error)) => tracing::debug!(%error, "a connection was lost as it came"),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 // Out of descriptors, most likely: trying again at once would spin.
@@ -188,9 +189,12 @@ fn from_tcp(
     Ok((Accepted::Tcp(stream.into_std()?), origin))
 }
 
-async fn accept_unix(listener: Option<&(UnixListener, PathBuf)>) -> io::Result<(Accepted, Origin)> {
+async fn accept_unix(listener: Option<&(UnixListener, PathBuf)>) -> io::Result<(UnixStream, &Path)> {
     let Some((listener, path)) = listener else { return std::future::pending().await };
-    let (stream, _) = listener.accept().await?;
+    Ok((listener.accept().await?.0, path))
+}
+
+fn from_unix(stream: UnixStream, path: &Path) -> io::Result<(Accepted, Origin)> {
     let address = format!("{}:0", path.display());
     let fd = stream.as_raw_fd();
     let origin = Origin { address: address.clone(), local_address: address, fd, is_unix: true };

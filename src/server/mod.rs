@@ -2,6 +2,7 @@
 
 mod connection;
 mod cron;
+mod descriptors;
 mod listener;
 mod run;
 mod stream;

@@ -21,6 +21,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     crate::engine::start_apart(instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        super::descriptors::fit(instance);
         let listeners = Listeners::open(instance)?;
         let mut workers = Workers::start(instance, threads)?;
         let mut terminate = signal(SignalKind::terminate())?;
