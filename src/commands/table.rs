@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::FAMILIES;
 use super::keys::{Begin, Find};
-use super::spec::CommandSpec;
+use super::spec::{CommandSpec, Scope};
 use crate::protocol::{Args, ReplyError};
 
 /// A row with what follows from it.
@@ -16,8 +16,7 @@ pub struct Command {
     pub name: String,
     /// Its place in the table, the index of its statistics.
     pub index: usize,
-    /// The argument that is its only key, in the common case.
-    pub single_key: Option<usize>,
+    single_key: Option<usize>,
     /// The container's place, for a subcommand.
     pub parent: Option<usize>,
     /// The subcommands' places by name.
@@ -148,13 +147,23 @@ impl CommandTable {
 impl Command {
     fn new(spec: &'static CommandSpec, name: String, index: usize, parent: Option<usize>) -> Self {
         let single_key = match spec.keys {
-            [one] if spec.get_keys.is_none() => match (one.begin, one.find) {
-                (Begin::Index(index), Find::Range { last: 0, .. }) => Some(index),
-                _ => None,
-            },
+            [one] if spec.get_keys.is_none() && matches!(spec.scope, Scope::Keys) => {
+                match (one.begin, one.find) {
+                    (Begin::Index(index), Find::Range { last: 0, .. }) => Some(index),
+                    _ => None,
+                }
+            }
             _ => None,
         };
         Self { spec, name, index, single_key, parent, subcommands: HashMap::new() }
+    }
+}
+
+impl Command {
+    /// The argument that is its only key and decides what it locks, in the common case.
+    #[inline]
+    pub fn single_key(&self) -> Option<usize> {
+        self.single_key
     }
 }
 

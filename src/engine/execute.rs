@@ -35,14 +35,24 @@ pub(super) enum Outcome {
 
 impl Worker {
     /// Runs one request, appending its reply to `out`.
-    pub(super) fn execute(&mut self, session: &mut Session, args: Args<'_>, out: &mut Vec<u8>) -> Flow {
+    ///
+    /// `command` is what it names, `hash` that of the command's only key.
+    pub(super) fn execute(
+        &mut self,
+        session: &mut Session,
+        command: Option<&'static Command>,
+        hash: Option<u64>,
+        args: Args<'_>,
+        out: &mut Vec<u8>,
+    ) -> Flow {
         let mark = out.len();
         let mode = session.reply_mode;
         session.client.last_request_ms.store(self.now_ms(), Relaxed);
-        let flow = match COMMANDS.resolve(args).and_then(|command| self.admit(session, command, args)) {
+        let command = command.map_or_else(|| COMMANDS.resolve(args), Ok);
+        let flow = match command.and_then(|command| self.admit(session, command, args)) {
             Ok(command) => {
                 session.client.last_command.store(command.index, Relaxed);
-                self.dispatch(session, command, args, out)
+                self.dispatch(session, command, hash, args, out)
             }
             Err(error) => {
                 self.refuse(session, args, &error, out);
@@ -144,6 +154,7 @@ impl Worker {
         &mut self,
         session: &mut Session,
         command: &Command,
+        hash: Option<u64>,
         args: Args<'_>,
         out: &mut Vec<u8>,
     ) -> Flow {
@@ -155,7 +166,7 @@ impl Worker {
         }
         match command.spec.run {
             Run::Control(control) => self.control(control, session, command, args, out),
-            _ => self.call(session, command, args, out),
+            _ => self.call(session, command, hash, args, out),
         }
     }
 
@@ -165,6 +176,7 @@ impl Worker {
         &mut self,
         session: &mut Session,
         command: &Command,
+        hash: Option<u64>,
         args: Args<'_>,
         out: &mut Vec<u8>,
     ) -> Flow {
@@ -175,10 +187,9 @@ impl Worker {
         }
         let begin = self.ticks;
         let mut effects = std::mem::take(&mut self.effects);
-        let mut view = match (command.single_key, command.spec.scope) {
-            (Some(index), Scope::Keys) => {
-                let key = args.at(index);
-                View::of_key(&instance.keyspace, key, hash_bytes(key), db, now_ms, &mut effects)
+        let mut view = match (command.single_key(), hash) {
+            (Some(index), Some(hash)) => {
+                View::of_key(&instance.keyspace, args.at(index), hash, db, now_ms, &mut effects)
             }
             _ => View::new(&instance.keyspace, &lock_plan(command, args), db, now_ms, &mut effects),
         };

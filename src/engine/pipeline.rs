@@ -4,22 +4,30 @@ use super::blocking::Blocked;
 use super::execute::Flow;
 use super::worker::Worker;
 use crate::clients::Session;
+use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser};
+use crate::types::hasher::hash_bytes;
 
 /// Requests parsed before they run.
 const BATCH: usize = 32;
 /// Room for so many arguments is kept from one run to the next.
 const KEEP_SPANS: usize = 16 * 1024;
+/// Fewer requests than this run without looking ahead.
+const PREFETCH_FROM: usize = 4;
 /// Replies are sent when there are this many bytes of them, before more requests run.
 const OUTPUT_SOFT_LIMIT: usize = 256 * 1024;
 
 /// Where a parsed request lies.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Request {
     first: u32,
     count: u32,
     end: usize,
+    /// What it names, if that is a command.
+    command: Option<&'static Command>,
+    /// The hash of its key, if the command has exactly one.
+    hash: Option<u64>,
 }
 
 /// What the connection must do next.
@@ -57,11 +65,12 @@ impl Worker {
             let (parsed_to, complete, error) = self.parse_batch(session, parser, input, consumed);
             let requests = std::mem::take(&mut self.requests);
             let spans = std::mem::take(&mut self.spans);
+            self.prefetch(session.db, &requests);
             let mut stopped = None;
             for request in &requests {
                 let first = request.first as usize;
                 let args = Args::new(input, &spans[first..first + request.count as usize]);
-                let flow = self.execute(session, args, out);
+                let flow = self.execute(session, request.command, request.hash, args, out);
                 consumed = request.end;
                 stopped = match flow {
                     Flow::Next if out.len() >= OUTPUT_SOFT_LIMIT => Some(Step::Flush),
@@ -92,6 +101,20 @@ impl Worker {
                 return Progress { consumed, step: Step::Continue };
             }
         }
+    }
+
+    /// Brings the keys of a pipeline into the cache together, rather than waiting for each in turn.
+    ///
+    /// Most of the time of a `GET` or `SET` is two cache misses, the bucket's and the entry's; those of different
+    /// requests overlap. Measured in `benches/compare`: P32 GET and SET.
+    fn prefetch(&self, db: usize, requests: &[Request]) {
+        if requests.len() < PREFETCH_FROM {
+            return;
+        }
+        let keyspace = &self.instance.keyspace;
+        let hashes = || requests.iter().filter_map(|request| request.hash);
+        hashes().for_each(|hash| keyspace.prefetch_bucket(hash, db));
+        hashes().for_each(|hash| keyspace.prefetch_entry(hash, db));
     }
 
     /// Parses up to a batch of requests from `start` on: how far that came, and whether nothing complete is left.
@@ -127,7 +150,12 @@ impl Worker {
                     at = end;
                     let count = self.spans.len() - first;
                     if count > 0 {
-                        self.requests.push(Request { first: first as u32, count: count as u32, end });
+                        let args = Args::new(input, &self.spans[first..]);
+                        let command = COMMANDS.resolve(args).ok();
+                        let key = command.and_then(Command::single_key).and_then(|index| args.get(index));
+                        let hash = key.map(hash_bytes);
+                        let (first, count) = (first as u32, count as u32);
+                        self.requests.push(Request { first, count, end, command, hash });
                     }
                     if inline && count > 0 {
                         break;

@@ -12,6 +12,7 @@ pub mod hyperloglog;
 pub mod list;
 pub mod listpack;
 pub mod number;
+pub mod prefetch;
 pub mod s3fifo;
 pub mod set;
 pub mod sorted_set;

@@ -14,6 +14,7 @@ use super::value::{Value, ValueRef};
 use crate::types::hasher::hash_bytes;
 use crate::types::listpack::Item;
 use crate::types::number::parse_i64;
+use crate::types::prefetch::prefetch;
 use crate::types::table::Element;
 
 /// Strings up to this length lie in the entry itself.
@@ -428,6 +429,14 @@ impl Element for Entry {
 
     fn deadline(&self) -> Option<u64> {
         Entry::deadline(self)
+    }
+
+    #[inline]
+    fn prefetch(&self) {
+        // Header, key and a short value lie in the first two lines.
+        let start = self.0.as_ptr().cast::<u8>();
+        prefetch(start);
+        prefetch(start.wrapping_add(64));
     }
 }
 

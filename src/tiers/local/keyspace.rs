@@ -64,6 +64,22 @@ impl Keyspace {
         self.shards[shard].lock()
     }
 
+    /// Starts the key's bucket on its way into the cache. Does nothing if somebody else is at the shard.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64, db: usize) {
+        if let Some(shard) = self.shards[Self::shard_of(hash)].try_lock() {
+            shard.databases[db].keys.prefetch(hash);
+        }
+    }
+
+    /// Starts the key's entry on its way into the cache, once its bucket is there.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64, db: usize) {
+        if let Some(shard) = self.shards[Self::shard_of(hash)].try_lock() {
+            shard.databases[db].keys.prefetch_element(hash);
+        }
+    }
+
     /// The shard of a key with this hash: bits that neither a table's index nor its tags use first.
     #[inline]
     pub(super) fn shard_of(hash: u64) -> usize {

@@ -84,6 +84,14 @@ impl<E> Bucket<E> {
         unsafe { &mut self.slots[slot].element }
     }
 
+    /// Calls `visit` for each element of this line that has the tag.
+    #[inline]
+    pub(super) fn each_candidate(&self, tag: u8, visit: impl Fn(&E)) {
+        for slot in bits(self.candidates(tag)) {
+            visit(self.element(slot));
+        }
+    }
+
     #[inline]
     pub(super) fn find(&self, tag: u8, mut eq: impl FnMut(&E) -> bool) -> Option<&E> {
         let mut bucket = self;

@@ -11,6 +11,8 @@ mod bucket;
 
 use bucket::{Bucket, SLOTS};
 
+use super::prefetch::prefetch;
+
 /// What a table holds: 8 bytes wide, mostly an owning pointer.
 pub trait Element {
     /// The full hash of its key.
@@ -19,6 +21,8 @@ pub trait Element {
     fn deadline(&self) -> Option<u64> {
         None
     }
+    /// Starts what it points to on its way into the cache.
+    fn prefetch(&self) {}
 }
 
 /// The table grows when it holds more elements per bucket than this.
@@ -443,15 +447,17 @@ impl<E: Element> Table<E> {
     /// Starts the home bucket of this hash on its way into the cache.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(bucket) = self.array.buckets.get(self.array.buckets.len().wrapping_sub(1) & hash as usize)
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch has no effect on memory, and the address is a bucket's.
-            unsafe { _mm_prefetch(std::ptr::from_ref(bucket).cast(), _MM_HINT_T0) };
+        if !self.array.buckets.is_empty() {
+            prefetch(&raw const self.array.buckets[self.array.index(hash)]);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = hash;
+    }
+
+    /// Starts what may be the element of this hash on its way; its bucket should have arrived.
+    #[inline]
+    pub fn prefetch_element(&self, hash: u64) {
+        if !self.array.buckets.is_empty() {
+            self.array.buckets[self.array.index(hash)].each_candidate(tag(hash), E::prefetch);
+        }
     }
 
     /// All elements, in no order.
