@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::stream::{Accepted, Stream};
 use super::workers::Bench;
-use crate::clients::{Client, Session};
+use crate::clients::{Client, Session, Transaction};
 use crate::config::Id;
 use crate::engine::{Blocked, Step, WaitEnd};
 use crate::instance::Instance;
@@ -150,11 +150,7 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Turn::Read),
             Err(error) => return Err(error),
         }
-        // What is queued for a transaction was sent but not run either. Places in a request have 32 bits.
-        let limit = self.instance.settings.int(Id::ClientQueryBufferLimit).min(u32::MAX.into());
-        let queued = self.session.client.transaction_memory.load(Relaxed);
-        if (self.pending.len() + queued) as i64 > limit {
-            tracing::warn!(client = self.session.client.id, "closing: the query buffer limit is exceeded");
+        if self.is_over_limit() {
             return Ok(Turn::Close);
         }
         if self.pending.len() < self.parser.wanted() {
@@ -162,6 +158,18 @@ impl Connection {
             return Ok(Turn::Read);
         }
         self.run_pending().await
+    }
+
+    /// Whether more was sent than may wait to be run: requests not complete, and those queued for a transaction.
+    fn is_over_limit(&self) -> bool {
+        // Places in a request have 32 bits.
+        let limit = self.instance.settings.int(Id::ClientQueryBufferLimit).min(u32::MAX.into());
+        let queued = self.session.transaction.as_ref().map_or(0, Transaction::memory);
+        let is_over = (self.pending.len() + queued) as i64 > limit;
+        if is_over {
+            tracing::warn!(client = self.session.client.id, "closing: the query buffer limit is exceeded");
+        }
+        is_over
     }
 
     /// Reads what is there behind what is pending.
@@ -204,6 +212,9 @@ impl Connection {
 
     async fn after(&mut self, step: Step, sent: io::Result<()>) -> io::Result<Turn> {
         let turn = match step {
+            Step::Continue | Step::Flush if self.session.transaction.is_some() && self.is_over_limit() => {
+                Turn::Close
+            }
             Step::Continue => Turn::Read,
             Step::Flush => Turn::Again,
             Step::Close => Turn::Close,

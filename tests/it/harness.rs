@@ -136,6 +136,17 @@ impl Client {
         self.reader.get_mut().write_all(bytes).unwrap();
     }
 
+    /// The same, where the server may have closed; says whether they went out.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.reader.get_mut().write_all(bytes).is_ok()
+    }
+
+    /// The bytes of one reply, unless the server has closed.
+    pub fn try_read(&mut self) -> Option<Vec<u8>> {
+        let is_open = self.reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        is_open.then(|| self.read())
+    }
+
     /// Sends a command.
     pub fn send(&mut self, command: &[Vec<u8>]) {
         self.send_raw(&encode(command));

@@ -219,3 +219,32 @@ fn a_large_value_is_held_no_more_often_than_it_must() {
     client.run("DEL big");
     eventually("the memory is back", || info(&mut client, "used_memory") < used - SIZE + 2 * MB);
 }
+
+#[test]
+fn what_is_sent_but_not_run_is_bounded() {
+    let server = Server::anteroom(&[]);
+    let mut watcher = server.client();
+    watcher.run("CONFIG SET client-query-buffer-limit 1mb");
+    // A request that is never complete.
+    let mut client = server.client();
+    client.send_raw(b"*1000000\r\n");
+    let argument = [b"$65536\r\n", &vec![b'x'; 65_536][..], b"\r\n"].concat();
+    // The end may come while this is being sent.
+    let sent = (0..1000).take_while(|_| client.try_send(&argument)).count();
+    assert!(sent < 1000 && client.is_closed());
+    // A transaction that is never run, sent politely.
+    let mut client = server.client();
+    client.run("MULTI");
+    let mut queued = 0;
+    loop {
+        client.send_raw(&set("k", vec![b'x'; 100_000]));
+        match client.try_read() {
+            Some(reply) => assert_eq!(reply, b"+QUEUED\r\n"),
+            None => break,
+        }
+        queued += 1;
+        assert!(queued < 20, "two megabytes are queued");
+    }
+    assert!(queued > 5);
+    eventually("it is gone", || info(&mut watcher, "connected_clients") == 1);
+}
