@@ -11,6 +11,7 @@ use crate::clock;
 use crate::config::{Config, Settings};
 use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
+use crate::pause::Pause;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
 use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
@@ -31,6 +32,8 @@ pub struct Instance {
     pub slow_log: Mutex<SlowLog>,
     /// Events that took long.
     pub latency: Mutex<LatencyMonitor>,
+    /// `CLIENT PAUSE`.
+    pub pause: Pause,
     /// Which keys only grow in number.
     pub growth: Mutex<GrowthMonitor>,
     /// Bytes in use when the server had just started.
@@ -73,6 +76,7 @@ impl Instance {
             telemetry: Telemetry::new(),
             slow_log: Mutex::new(SlowLog::default()),
             latency: Mutex::new(LatencyMonitor::default()),
+            pause: Pause::default(),
             growth: Mutex::new(GrowthMonitor::default()),
             startup_memory: memory::used(),
             run_id: run_id.take(40).collect(),

@@ -15,6 +15,7 @@ pub mod engine;
 pub mod growth;
 pub mod instance;
 pub mod latency;
+pub mod pause;
 pub mod protocol;
 pub mod server;
 pub mod slow_log;

@@ -27,7 +27,7 @@ mod transactions;
 
 use spec::CommandSpec;
 
-use crate::protocol::Reply;
+use crate::protocol::{Args, Reply, ReplyError};
 
 /// Every row of the command table.
 pub const FAMILIES: &[&[CommandSpec]] = &[
@@ -48,6 +48,15 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
 
 /// The version of Redis whose behaviour this is, as clients ask for it.
 pub const REDIS_VERSION: &str = "7.2.4";
+
+/// The error of a subcommand whose arguments make no sense, though there are enough of them.
+fn wrong_subcommand(args: Args<'_>) -> ReplyError {
+    let shown = String::from_utf8_lossy(args.at(1)).into_owned();
+    let container = String::from_utf8_lossy(args.at(0)).to_uppercase();
+    ReplyError::new(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{shown}'. Try {container} HELP."
+    ))
+}
 
 /// Writes what a container's `HELP` replies.
 fn write_help(reply: &mut Reply<'_>, container: &str, lines: &[&str]) {

@@ -25,6 +25,8 @@ pub enum Flow {
     Close,
     /// A wait.
     Blocked(Blocked),
+    /// A wait after which the request is tried again.
+    Held(Blocked),
 }
 
 /// What a handler left behind.
@@ -51,6 +53,11 @@ impl Worker {
         let command = command.map_or_else(|| COMMANDS.resolve(args), Ok);
         let flow = match command.and_then(|command| self.admit(session, command, args)) {
             Ok(command) => {
+                if self.instance.pause.is_set()
+                    && let Some(held) = self.hold(session, command, args)
+                {
+                    return Flow::Held(held);
+                }
                 session.client.last_command.store(command.index, Relaxed);
                 self.dispatch(session, command, hash, args, out)
             }
@@ -94,7 +101,7 @@ impl Worker {
         if session.transaction.is_some() && spec.has(flag::NO_MULTI) {
             return Err(ReplyError::fixed("ERR Command not allowed inside a transaction"));
         }
-        if self.instance.keyspace.is_over_limit() {
+        if self.instance.keyspace.is_over_limit() && !self.instance.pause.is_on(self.now_ms()) {
             self.make_room(session, command)?;
         }
         Ok(command)

@@ -6,6 +6,7 @@
 mod apart;
 mod blocking;
 mod execute;
+mod hold;
 mod pipeline;
 mod transaction;
 mod worker;

@@ -40,6 +40,8 @@ pub enum Step {
     Close,
     /// Send the replies, then wait.
     Blocked(Blocked),
+    /// Send the replies, then wait until a held command may be tried again.
+    Held(Blocked),
 }
 
 /// How far a run came.
@@ -77,6 +79,7 @@ impl Worker {
                     Flow::Next => continue,
                     Flow::Close => Some(Step::Close),
                     Flow::Blocked(blocked) => Some(Step::Blocked(blocked)),
+                    Flow::Held(held) => Some(Step::Held(held)),
                 };
                 break;
             }

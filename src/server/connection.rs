@@ -39,6 +39,8 @@ struct Connection {
     sent: usize,
     /// What it waits for. Whatever ends the connection, the keys must hear of it.
     blocked: Option<Blocked>,
+    /// The command that a pause holds back.
+    held: Option<Blocked>,
 }
 
 /// Takes the client off the list when its task ends, even by a panic: its place must not stay taken.
@@ -62,6 +64,8 @@ enum Turn {
     Again,
     /// Wait for keys.
     Blocked,
+    /// Wait for a pause to end.
+    Held,
     /// Close.
     Close,
 }
@@ -83,9 +87,13 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, socket: Accepted, client: Arc<Clie
                 unsent: Vec::new(),
                 sent: 0,
                 blocked: None,
+                held: None,
             };
             if let Err(error) = connection.serve().await {
                 tracing::debug!(client = client.id, %error, "connection lost");
+            }
+            if let Some(held) = &connection.held {
+                instance.pause.forget(&held.waiter);
             }
             let worker = &mut bench.borrow_mut().worker;
             if let Some(blocked) = connection.blocked.take() {
@@ -99,11 +107,16 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, socket: Accepted, client: Arc<Clie
 
 impl Connection {
     async fn serve(&mut self) -> io::Result<()> {
+        let mut turn = Turn::Read;
         loop {
-            match self.turn().await? {
-                Turn::Read => {}
-                Turn::Again => while let Turn::Again = self.run_pending().await? {},
-                Turn::Blocked => self.wait().await?,
+            turn = match turn {
+                Turn::Read => self.turn().await?,
+                Turn::Again => self.run_pending().await?,
+                Turn::Blocked => {
+                    self.wait().await?;
+                    Turn::Read
+                }
+                Turn::Held => self.hold().await?,
                 Turn::Close => return Ok(()),
             }
         }
@@ -222,6 +235,10 @@ impl Connection {
                 self.blocked = Some(blocked);
                 Turn::Blocked
             }
+            Step::Held(held) => {
+                self.held = Some(held);
+                Turn::Held
+            }
         };
         sent?;
         if !self.unsent.is_empty() {
@@ -299,6 +316,26 @@ impl Connection {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         self.flush().await
+    }
+
+    /// Waits for the end of a pause, and tries the held command again.
+    async fn hold(&mut self) -> io::Result<Turn> {
+        let Some(held) = &self.held else { return Ok(Turn::Read) };
+        let client = self.session.client.clone();
+        self.instance.clients.set_blocked(&client, Some(held.waiter.clone()));
+        let end = wait_end(&self.stream, &mut self.pending, self.instance, &client, held).await;
+        self.instance.clients.set_blocked(&client, None);
+        if end == WaitEnd::Gone {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let Some(held) = self.held.take() else { return Ok(Turn::Read) };
+        let (step, sent) = {
+            let bench = &mut *self.bench.borrow_mut();
+            bench.output.clear();
+            let step = bench.worker.try_again(&mut self.session, &held, &mut bench.output);
+            (step, send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent))
+        };
+        self.after(step, sent).await
     }
 
     fn note_buffers(&self) {

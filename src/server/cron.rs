@@ -25,7 +25,7 @@ pub async fn run(instance: &'static Instance) {
     let mut last = clock::monotonic();
     for tick in 0.. {
         ticks.tick().await;
-        if instance.active_expire.load(Relaxed) {
+        if instance.active_expire.load(Relaxed) && !instance.pause.is_on(clock::wall_ms()) {
             let (shards, begin) = (instance.keyspace.shards(), clock::ticks());
             for shard in (tick % SWEEP_TICKS..shards).step_by(SWEEP_TICKS) {
                 worker.sweep(shard);

@@ -42,3 +42,23 @@ fn long_commands_run_apart() {
     assert_eq!(long.read(), b"+OK\r\n");
     assert_eq!(long.read(), b":0\r\n");
 }
+
+#[test]
+fn what_stops_a_connection_does_so_behind_large_replies_too() {
+    let server = Server::anteroom(&[]);
+    let (mut client, mut other) = (server.client(), server.client());
+    client.send_raw(format!("SET k {}\r\n", "x".repeat(60_000)).as_bytes());
+    assert_eq!(client.read(), b"+OK\r\n");
+    let mut pipeline = b"GET k\r\n".repeat(9);
+    pipeline.extend_from_slice(b"BLPOP list 0\r\nGET k\r\n");
+    pipeline.extend_from_slice(&b"GET k\r\n".repeat(9));
+    pipeline.extend_from_slice(b"QUIT\r\nPING\r\n");
+    client.send_raw(&pipeline);
+    (0..9).for_each(|_| assert_eq!(client.read().len(), 60_010));
+    until_blocked(&mut other, 1);
+    other.run("RPUSH list a");
+    assert_eq!(client.read(), b"*2\r\n$4\r\nlist\r\n$1\r\na\r\n");
+    (0..10).for_each(|_| assert_eq!(client.read().len(), 60_010));
+    assert_eq!(client.read(), b"+OK\r\n");
+    assert!(client.is_closed());
+}

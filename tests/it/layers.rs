@@ -12,6 +12,7 @@ const RANKS: &[(&str, u8)] = &[
     ("slow_log", 4),
     ("latency", 4),
     ("growth", 4),
+    ("pause", 4),
     ("clients", 4),
     ("instance", 5),
     ("commands", 6),

@@ -16,6 +16,7 @@ mod latency;
 mod layers;
 mod limits;
 mod memory;
+mod pause;
 mod pressure;
 mod protocol;
 mod shutdown;

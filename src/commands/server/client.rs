@@ -2,14 +2,13 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::super::arguments::{Options, integer};
+use super::super::arguments::integer;
 use super::super::connection::check_name;
 use super::super::spec::Arity::{AtLeast, Exactly};
 use super::super::spec::{CommandSpec, Context, Group, category, flag};
-use super::super::table::COMMANDS;
-use super::shown;
-use crate::clients::{Client, ReplyMode};
-use crate::clock;
+use super::super::wrong_subcommand;
+use super::{client_list, shown};
+use crate::clients::ReplyMode;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::WaiterOutcome;
 
@@ -37,11 +36,11 @@ pub(super) const CLIENT: &[CommandSpec] = &[
         .with(PLAIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("Names the client's library.", "7.2.0", "O(1)", "attr<LIB-NAME libname | LIB-VER libver>"),
-    CommandSpec::session("info", Group::Connection, Exactly(2), info)
+    CommandSpec::session("info", Group::Connection, Exactly(2), client_list::info)
         .with(PLAIN)
         .tips(&["nondeterministic_output"])
         .doc("Describes the connection.", "6.2.0", "O(1)", ""),
-    CommandSpec::session("list", Group::Connection, AtLeast(2), list)
+    CommandSpec::session("list", Group::Connection, AtLeast(2), client_list::list)
         .with(PLAIN | flag::ADMIN)
         .categories(category::DANGEROUS)
         .tips(&["nondeterministic_output"])
@@ -52,7 +51,7 @@ pub(super) const CLIENT: &[CommandSpec] = &[
             "[TYPE client-type<NORMAL | MASTER | REPLICA | PUBSUB>@5.0.0] [ID \
             client-id:integer@6.2.0...]",
         ),
-    CommandSpec::session("kill", Group::Connection, AtLeast(3), kill)
+    CommandSpec::session("kill", Group::Connection, AtLeast(3), client_list::kill)
         .with(PLAIN | flag::ADMIN)
         .categories(category::DANGEROUS)
         .doc(
@@ -88,6 +87,26 @@ pub(super) const CLIENT: &[CommandSpec] = &[
         "7.2.0",
         "O(1)",
         "enabled<ON | OFF>",
+    ),
+    CommandSpec::session("pause", Group::Connection, AtLeast(3), pause)
+        .with(PLAIN | flag::ADMIN)
+        .categories(category::DANGEROUS)
+        .doc("Holds back commands.", "3.0.0", "O(1)", "timeout:integer [mode<WRITE | ALL>@6.2.0]"),
+    CommandSpec::session("unpause", Group::Connection, Exactly(2), unpause)
+        .with(PLAIN | flag::ADMIN)
+        .categories(category::DANGEROUS)
+        .doc("Lets commands that are held back go on.", "6.2.0", "O(N) in the number of clients", ""),
+    CommandSpec::session("getredir", Group::Connection, Exactly(2), getredir).with(PLAIN).doc(
+        "Returns the connection that invalidations go to.",
+        "6.0.0",
+        "O(1)",
+        "",
+    ),
+    CommandSpec::session("trackinginfo", Group::Connection, Exactly(2), trackinginfo).with(PLAIN).doc(
+        "Describes the tracking of keys.",
+        "6.2.0",
+        "O(1)",
+        "",
     ),
     CommandSpec::session("help", Group::Connection, Exactly(2), help).with(super::ALWAYS).doc(
         "Lists the subcommands.",
@@ -138,148 +157,53 @@ fn setinfo(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>)
     Ok(())
 }
 
-/// One connection as `CLIENT LIST` shows it.
-fn describe(client: &Client, now_ms: u64) -> String {
-    let names = client.names.lock().clone();
-    let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
-    let queued = client.queued.load(Relaxed);
-    let last = client.last_command.load(Relaxed);
-    let command = if last == usize::MAX { "NULL" } else { COMMANDS.at(last).name.as_str() };
-    let mut flags = String::new();
-    for (set, letter) in [
-        (queued > 0, 'x'),
-        (client.blocked.lock().is_some(), 'b'),
-        (client.is_unix, 'U'),
-        (client.no_evict.load(Relaxed), 'e'),
-        (client.no_touch.load(Relaxed), 'T'),
-    ] {
-        flags.extend(set.then_some(letter));
+fn pause(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let only_writes = match args.get(3) {
+        None => false,
+        Some(mode) if mode.eq_ignore_ascii_case(b"write") => true,
+        Some(mode) if mode.eq_ignore_ascii_case(b"all") => false,
+        Some(_) => return Err(ReplyError::fixed("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+    };
+    if args.len() > 4 {
+        return Err(wrong_subcommand(args));
     }
-    if flags.is_empty() {
-        flags.push('N');
-    }
-    let (query, output) = (client.query_buffer.load(Relaxed), client.output_buffer.load(Relaxed));
-    let transaction = client.transaction_memory.load(Relaxed);
-    format!(
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
-         qbuf={query} qbuf-free=0 argv-mem=0 multi-mem={transaction} rbs=0 rbp=0 obl=0 oll=0 omem={output} \
-         tot-mem={} events=r cmd={command} user={} redir=-1 resp={} lib-name={} lib-ver={}",
-        client.id,
-        client.address,
-        client.local_address,
-        client.fd,
-        names.name,
-        seconds(client.connected_ms),
-        seconds(client.last_request_ms.load(Relaxed)),
-        client.db.load(Relaxed),
-        queued as i64 - 1,
-        client.watching.load(Relaxed),
-        super::memory_stats::client_memory(client),
-        names.user,
-        if client.resp3.load(Relaxed) { 3 } else { 2 },
-        names.library,
-        names.library_version,
-    )
-}
-
-fn info(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let text = describe(&context.session.client, clock::wall_ms()) + "\n";
-    reply.verbatim("txt", text.as_bytes());
+    let millis = integer(args.at(2))
+        .map_err(|_| ReplyError::fixed("ERR timeout is not an integer or out of range"))?;
+    let millis = u64::try_from(millis).map_err(|_| ReplyError::fixed("ERR timeout is negative"))?;
+    let end_ms = millis.checked_add(context.view.now_ms()).filter(|end| *end <= i64::MAX as u64);
+    let end_ms = end_ms.ok_or(ReplyError::fixed("ERR timeout is out of range"))?;
+    context.instance.pause.begin(end_ms, only_writes);
+    reply.ok();
     Ok(())
 }
 
-fn list(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let mut clients = context.instance.clients.list();
-    if args.len() == 4 && args.is(2, "type") {
-        if !is_normal(args.at(3))? {
-            clients.clear();
-        }
-    } else if args.len() > 3 && args.is(2, "id") {
-        let ids =
-            args.skip(3).iter().map(|id| integer(id).map_err(|_| ReplyError::fixed("ERR Invalid client ID")));
-        let ids = ids.collect::<Result<Vec<_>, _>>()?;
-        clients.retain(|client| ids.contains(&(client.id as i64)));
-    } else if args.len() != 2 {
-        return Err(ReplyError::SYNTAX);
-    }
-    let now_ms = clock::wall_ms();
-    let text: String = clients.iter().map(|client| describe(client, now_ms) + "\n").collect();
-    reply.verbatim("txt", text.as_bytes());
+fn unpause(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    context.instance.pause.end();
+    reply.ok();
     Ok(())
 }
 
-/// Whether a client type is that of ordinary clients, which all are.
-fn is_normal(name: &[u8]) -> Result<bool, ReplyError> {
-    match name.to_ascii_lowercase().as_slice() {
-        b"normal" => Ok(true),
-        b"master" | b"slave" | b"replica" | b"pubsub" => Ok(false),
-        _ => Err(ReplyError::showing("ERR Unknown client type '", name, "'")),
-    }
+fn getredir(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    reply.integer(-1);
+    Ok(())
 }
 
-/// Whether a client is meant.
-type Filter = Box<dyn Fn(&Client) -> bool>;
-
-fn kill(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let me = context.session.client.id;
-    let old_form = args.len() == 3;
-    let (mut filters, mut skips_me): (Vec<Filter>, bool) = (Vec::new(), !old_form);
-    if old_form {
-        let address = shown(args.at(2));
-        filters.push(Box::new(move |client| client.address == address));
-    }
-    let mut options = Options::new(args, if old_form { 3 } else { 2 });
-    while !options.is_done() {
-        if options.take_with("id", 1) {
-            let id = integer(options.value()?).ok().filter(|id| *id > 0);
-            let id = id.ok_or(ReplyError::fixed("ERR client-id should be greater than 0"))?;
-            filters.push(Box::new(move |client| client.id == id as u64));
-        } else if options.take_with("type", 1) {
-            let normal = is_normal(options.value()?)?;
-            filters.push(Box::new(move |_| normal));
-        } else if options.take_with("addr", 1) {
-            let address = shown(options.value()?);
-            filters.push(Box::new(move |client| client.address == address));
-        } else if options.take_with("laddr", 1) {
-            let address = shown(options.value()?);
-            filters.push(Box::new(move |client| client.local_address == address));
-        } else if options.take_with("user", 1) {
-            let user = shown(options.value()?);
-            if user != "default" {
-                return Err(ReplyError::new(format!("ERR No such user '{user}'")));
-            }
-            filters.push(Box::new(move |client| client.names.lock().user == user));
-        } else if options.take_with("skipme", 1) {
-            skips_me = match options.value()?.to_ascii_lowercase().as_slice() {
-                b"yes" => true,
-                b"no" => false,
-                _ => return Err(ReplyError::SYNTAX),
-            };
-        } else {
-            return Err(ReplyError::SYNTAX);
-        }
-    }
-    let mut killed = 0;
-    for client in context.instance.clients.list() {
-        if skips_me && client.id == me || !filters.iter().all(|wanted| wanted(&client)) {
-            continue;
-        }
-        killed += 1;
-        if client.id == me {
-            context.session.closing = true;
-        } else {
-            client.kill();
-        }
-    }
-    match (old_form, killed) {
-        (false, _) => reply.count(killed),
-        (true, 0) => return Err(ReplyError::fixed("ERR No such client")),
-        (true, _) => reply.ok(),
-    }
+fn trackinginfo(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    reply.map(3);
+    reply.bulk(b"flags");
+    reply.set(1);
+    reply.bulk(b"off");
+    reply.bulk(b"redirect");
+    reply.integer(-1);
+    reply.bulk(b"prefixes");
+    reply.array(0);
     Ok(())
 }
 
 fn unblock(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    if args.len() > 4 {
+        return Err(wrong_subcommand(args));
+    }
     let with_error = match args.get(3) {
         None => false,
         Some(word) if word.eq_ignore_ascii_case(b"timeout") => false,
@@ -364,6 +288,14 @@ fn help(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandR
             "      Are of this type.",
             "    * ID <id> [<id> ...]",
             "      Have one of these IDs.",
+            "PAUSE <timeout> [WRITE|ALL]",
+            "    Hold back all commands, or those that write, for <timeout> milliseconds.",
+            "UNPAUSE",
+            "    Let the commands that are held back go on.",
+            "GETREDIR",
+            "    Return the connection that invalidations go to.",
+            "TRACKINGINFO",
+            "    Describe the tracking of keys for this connection.",
             "REPLY (ON|OFF|SKIP)",
             "    Say which replies this connection wants.",
             "SETNAME <name>",

@@ -47,10 +47,7 @@ fn debug(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
             ],
         ),
         _ => {
-            let shown = super::shown(args.at(1));
-            return Err(ReplyError::new(format!(
-                "ERR unknown subcommand or wrong number of arguments for '{shown}'. Try DEBUG HELP."
-            )));
+            return Err(super::super::wrong_subcommand(args));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! `MEMORY`.
 
-use super::super::arguments::{Options, integer_in};
+use super::super::arguments::{Options, integer};
 use super::super::keys::{access::RO, key_at};
 use super::super::spec::Arity::{AtLeast, Exactly};
 use super::super::spec::{CommandSpec, Context, Group, Scope};
@@ -47,7 +47,9 @@ fn usage(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandR
         if !options.take_with("samples", 1) {
             return Err(ReplyError::SYNTAX);
         }
-        integer_in(options.value()?, 0..=i64::MAX, "ERR syntax error")?;
+        if integer(options.value()?)? < 0 {
+            return Err(ReplyError::SYNTAX);
+        }
     }
     match view.info(args.at(2)) {
         Some(info) => reply.count(info.memory + SLOT),

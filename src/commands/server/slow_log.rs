@@ -1,9 +1,9 @@
 //! `SLOWLOG`.
 
-use super::super::arguments::integer;
+use super::super::arguments::integer_in;
 use super::super::spec::Arity::{AtLeast, Exactly};
 use super::super::spec::{CommandSpec, Context, Group, category, flag};
-use crate::protocol::{Args, CommandResult, Reply, ReplyError};
+use crate::protocol::{Args, CommandResult, Reply};
 
 /// The subcommands.
 pub(super) const SLOWLOG: &[CommandSpec] = &[
@@ -33,11 +33,10 @@ pub(super) const SLOWLOG: &[CommandSpec] = &[
 fn get(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let count = match args.get(2) {
         None => 10,
-        Some(count) => match integer(count)? {
-            -1 => usize::MAX,
-            count @ 0.. => count as usize,
-            _ => return Err(ReplyError::fixed("ERR count should be greater than or equal to -1")),
-        },
+        Some(count) => {
+            const ERROR: &str = "ERR count should be greater than or equal to -1";
+            usize::try_from(integer_in(count, -1..=i64::MAX, ERROR)?).unwrap_or(usize::MAX)
+        }
     };
     let log = context.instance.slow_log.lock();
     reply.array(count.min(log.len()));
