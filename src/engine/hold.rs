@@ -38,7 +38,7 @@ impl Worker {
     pub fn try_again(&mut self, session: &mut Session, held: &Blocked, out: &mut Vec<u8>) -> Step {
         self.read_clock();
         self.instance.pause.forget(&held.waiter);
-        match self.execute(session, held.waiter.args.as_args(), out) {
+        match self.execute(session, None, None, held.waiter.args.as_args(), out) {
             Flow::Next => Step::Flush,
             Flow::Close => Step::Close,
             Flow::Blocked(blocked) => Step::Blocked(blocked),

@@ -72,8 +72,11 @@ impl Server {
 
     fn wait_until_ready(&self) {
         for _ in 0..400 {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)) {
-                drop(stream);
+            if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+                // Until the server has let go of it: a test may count clients.
+                stream.write_all(b"QUIT\r\n").unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.read_to_end(&mut Vec::new()).unwrap();
                 return;
             }
             std::thread::sleep(Duration::from_millis(25));
