@@ -17,6 +17,9 @@ const SWEEP_TICKS: usize = 4;
 /// The keys' prefixes are counted once in so many ticks.
 const GROWTH_TICKS: usize = 600;
 
+/// What the process takes without any data.
+const PROGRAM: usize = 8 << 20;
+
 /// Runs for as long as the server does.
 pub async fn run(instance: &'static Instance) {
     let mut worker = Worker::new(instance);
@@ -58,7 +61,7 @@ fn give_back(instance: &Instance) {
     if limit == 0 {
         return;
     }
-    let most = limit / 8 * 9;
+    let most = limit / 8 * 9 + PROGRAM;
     if memory::resident() > most
         && memory::used() < most
         && let Err(error) = memory::purge()
