@@ -1,3 +1,4 @@
-//! The tiers that hold data: today the local one.
+//! The tiers that hold data: the local one, and what stands before the database.
 
+pub mod database;
 pub mod local;

@@ -1,0 +1,3 @@
+//! The database tier: so far its journal.
+
+pub mod journal;
