@@ -24,3 +24,4 @@ fmt:
 bench:
 	cargo bench --bench compare
 	cargo bench --bench eviction
+	cargo bench --bench journal
