@@ -11,6 +11,7 @@ mod arguments;
 mod bitmaps;
 mod connection;
 mod deadline;
+mod dump;
 mod geo;
 mod hashes;
 mod hyperloglogs;
@@ -33,6 +34,7 @@ use crate::protocol::{Args, Reply, ReplyError};
 pub const FAMILIES: &[&[CommandSpec]] = &[
     connection::COMMANDS,
     keyspace::COMMANDS,
+    dump::COMMANDS,
     strings::COMMANDS,
     hashes::COMMANDS,
     lists::COMMANDS,

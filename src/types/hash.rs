@@ -62,6 +62,11 @@ impl Hash {
         self.len() == 0
     }
 
+    /// The listpack that it is, if it is one.
+    pub(in crate::types) fn listpack(&self) -> Option<&Listpack> {
+        if let Form::Packed(pack) = &self.0 { Some(pack) } else { None }
+    }
+
     /// The name of the encoding, as `OBJECT ENCODING` replies it.
     pub fn encoding(&self) -> &'static str {
         match &self.0 {

@@ -70,6 +70,11 @@ impl List {
         self.len() == 0
     }
 
+    /// The listpacks that it consists of.
+    pub(super) fn listpacks(&self) -> impl ExactSizeIterator<Item = &Listpack> {
+        (0..self.node_count()).map(|index| self.node(index))
+    }
+
     /// The name of the encoding, as `OBJECT ENCODING` replies it.
     pub fn encoding(&self) -> &'static str {
         match &self.0 {

@@ -189,6 +189,13 @@ fn write_back_len(len: usize, to: &mut [u8]) {
     }
 }
 
+/// A back length as it lies behind an element of so many bytes.
+pub(super) fn back_length(len: usize, room: &mut [u8; 5]) -> &[u8] {
+    let bytes = &mut room[..back_len(len)];
+    write_back_len(len, bytes);
+    bytes
+}
+
 impl Default for Listpack {
     fn default() -> Self {
         Self::new()
@@ -219,6 +226,11 @@ impl Listpack {
     #[inline]
     pub fn byte_len(&self) -> usize {
         self.0.len() - HEADER + REDIS_OVERHEAD
+    }
+
+    /// The elements as they lie there, without a header.
+    pub(super) fn elements(&self) -> &[u8] {
+        &self.0[HEADER..]
     }
 
     /// Bytes allocated.

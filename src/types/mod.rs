@@ -13,6 +13,7 @@ pub mod list;
 pub mod listpack;
 pub mod number;
 pub mod prefetch;
+pub mod rdb;
 pub mod s3fifo;
 pub mod set;
 pub mod sorted_set;

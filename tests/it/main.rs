@@ -5,6 +5,7 @@ mod concurrency;
 mod configuration;
 mod connection;
 mod differential;
+mod dump;
 mod expiry;
 mod fuzz;
 mod generator;

@@ -89,6 +89,19 @@ pub fn frequency(access: u32, settings: &Settings, now_ms: u64) -> u32 {
     (access & 0xff).saturating_sub(periods)
 }
 
+/// The access record of a key that was not used for so many seconds, or has this frequency: what the policy counts.
+pub fn access_record(
+    settings: &Settings,
+    now_ms: u64,
+    idle: Option<u64>,
+    frequency: Option<u8>,
+) -> Option<u32> {
+    if settings.maxmemory_policy().is_lfu() {
+        return frequency.map(|frequency| lfu_minutes(now_ms) << 8 | u32::from(frequency));
+    }
+    idle.map(|idle| lru_clock(now_ms).saturating_sub(u32::try_from(idle).unwrap_or(u32::MAX)))
+}
+
 /// Seconds since an access record of LRU was written (`OBJECT IDLETIME`).
 pub fn idle_seconds(access: u32, now_ms: u64) -> u64 {
     u64::from(lru_clock(now_ms).saturating_sub(access))

@@ -18,7 +18,7 @@ mod view;
 
 pub use effects::{Effects, Event, EventClass};
 pub use entry::Entry;
-pub use eviction::{Evicted, frequency, idle_seconds};
+pub use eviction::{Evicted, access_record, frequency, idle_seconds};
 pub use keyspace::{Keyspace, KeyspaceCounters};
 pub use observers::{Waiter, WaiterOutcome, WatchFlag};
 pub use strings::Expiry;

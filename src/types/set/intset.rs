@@ -27,7 +27,8 @@ impl IntSet {
         Self(bytes)
     }
 
-    fn width(&self) -> usize {
+    /// Bytes of a member.
+    pub fn width(&self) -> usize {
         usize::from(self.0[0])
     }
 

@@ -65,6 +65,16 @@ impl Set {
         self.len() == 0
     }
 
+    /// The listpack that it is, if it is one.
+    pub(in crate::types) fn listpack(&self) -> Option<&Listpack> {
+        if let Form::Packed(pack) = &self.0 { Some(pack) } else { None }
+    }
+
+    /// Bytes of a member, if it is a set of integers.
+    pub(in crate::types) fn integer_width(&self) -> Option<usize> {
+        if let Form::Integers(integers) = &self.0 { Some(integers.width()) } else { None }
+    }
+
     /// The name of the encoding, as `OBJECT ENCODING` replies it.
     pub fn encoding(&self) -> &'static str {
         match &self.0 {

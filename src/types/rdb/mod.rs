@@ -1,0 +1,60 @@
+//! Values as bytes, in the format of Redis's RDB files, version 11: what `DUMP` returns and `RESTORE` takes.
+//!
+//! ```text
+//! type 1 | value | version 2, little-endian | CRC-64 of all before 8, little-endian
+//! ```
+//! Nothing here trusts its input: lengths are checked before memory is taken for them, and a payload that is wrong in
+//! any way is an error.
+
+mod compress;
+mod crc64;
+mod packed;
+mod read;
+mod value;
+mod write;
+
+pub use crc64::crc64;
+pub use value::{Decoded, Limits, Source, decode, encode};
+
+/// The version that is written, and the newest that is read.
+pub const VERSION: u16 = 11;
+/// Bytes of version and checksum.
+const FOOTER: usize = 10;
+
+/// Why a payload is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// It is too short, too new, or damaged on its way.
+    #[error("payload version or checksum are wrong")]
+    Footer,
+    /// What it says makes no sense, or is of a type that is not known.
+    #[error("bad data format")]
+    Data,
+}
+
+/// The types of values, as their first byte says.
+mod kind {
+    pub const STRING: u8 = 0;
+    pub const LIST: u8 = 1;
+    pub const SET: u8 = 2;
+    /// With scores as text.
+    pub const ZSET_TEXT: u8 = 3;
+    pub const HASH: u8 = 4;
+    pub const ZSET: u8 = 5;
+    pub const SET_INTEGERS: u8 = 11;
+    pub const HASH_LISTPACK: u8 = 16;
+    pub const ZSET_LISTPACK: u8 = 17;
+    pub const LIST_NODES: u8 = 18;
+    pub const SET_LISTPACK: u8 = 20;
+}
+
+/// How a list's node lies in the payload.
+mod node {
+    /// One element, as it is.
+    pub const PLAIN: u64 = 1;
+    /// A listpack.
+    pub const PACKED: u64 = 2;
+}
+
+#[cfg(test)]
+mod tests;

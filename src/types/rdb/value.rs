@@ -1,0 +1,249 @@
+//! Whole values, type by type.
+
+use super::packed;
+use super::read::{Reader, score_of};
+use super::write::Writer;
+use super::{FOOTER, Invalid, VERSION, crc64, kind, node};
+use crate::types::listpack::{Item, NumBuf};
+use crate::types::{hash, list, set, sorted_set};
+
+/// A value to be written.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// A string.
+    String(Item<'a>),
+    /// A list.
+    List(&'a list::List),
+    /// A hash.
+    Hash(&'a hash::Hash),
+    /// A set.
+    Set(&'a set::Set),
+    /// A sorted set.
+    SortedSet(&'a sorted_set::SortedSet),
+}
+
+/// A value that was read.
+#[derive(Debug, Clone)]
+pub enum Decoded {
+    /// A string.
+    String(Vec<u8>),
+    /// A list.
+    List(list::List),
+    /// A hash.
+    Hash(hash::Hash),
+    /// A set.
+    Set(set::Set),
+    /// A sorted set.
+    SortedSet(sorted_set::SortedSet),
+}
+
+/// When values that are read leave their compact encodings.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// `list-max-listpack-size`
+    pub list: i32,
+    /// Those of hashes.
+    pub hash: hash::Limits,
+    /// Those of sets.
+    pub set: set::Limits,
+    /// Those of sorted sets.
+    pub sorted_set: sorted_set::Limits,
+}
+
+/// A value's payload.
+pub fn encode(source: Source<'_>) -> Vec<u8> {
+    let mut writer = Writer::default();
+    match source {
+        Source::String(item) => {
+            writer.byte(kind::STRING);
+            writer.string(item);
+        }
+        Source::List(list) => {
+            let nodes = list.listpacks();
+            writer.byte(kind::LIST_NODES);
+            writer.length(nodes.len());
+            for pack in nodes {
+                writer.length(node::PACKED as usize);
+                writer.bytes(&packed::listpack(pack));
+            }
+        }
+        Source::Hash(hash) => match hash.listpack() {
+            Some(pack) => {
+                writer.byte(kind::HASH_LISTPACK);
+                writer.bytes(&packed::listpack(pack));
+            }
+            None => {
+                writer.byte(kind::HASH);
+                writer.length(hash.len());
+                for (field, value) in hash.iter() {
+                    writer.string(field);
+                    writer.string(value);
+                }
+            }
+        },
+        Source::Set(set) => encode_set(&mut writer, set),
+        Source::SortedSet(sorted) => match sorted.listpack() {
+            Some(pack) => {
+                writer.byte(kind::ZSET_LISTPACK);
+                writer.bytes(&packed::listpack(pack));
+            }
+            None => {
+                writer.byte(kind::ZSET);
+                writer.length(sorted.len());
+                // From the greatest down, which Redis reads fastest.
+                for (member, score) in sorted.iter(sorted.len() - 1, true) {
+                    writer.string(member);
+                    writer.0.extend_from_slice(&score.to_le_bytes());
+                }
+            }
+        },
+    }
+    let mut payload = writer.0;
+    payload.extend_from_slice(&VERSION.to_le_bytes());
+    payload.extend_from_slice(&crc64(&payload).to_le_bytes());
+    payload
+}
+
+fn encode_set(writer: &mut Writer, set: &set::Set) {
+    if let Some(width) = set.integer_width() {
+        let members: Vec<i64> = set
+            .iter()
+            .filter_map(|item| if let Item::Int(member) = item { Some(member) } else { None })
+            .collect();
+        writer.byte(kind::SET_INTEGERS);
+        writer.bytes(&packed::integers(members.into_iter(), width));
+    } else if let Some(pack) = set.listpack() {
+        writer.byte(kind::SET_LISTPACK);
+        writer.bytes(&packed::listpack(pack));
+    } else {
+        writer.byte(kind::SET);
+        writer.length(set.len());
+        set.iter().for_each(|member| writer.string(member));
+    }
+}
+
+/// The value in a payload.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode(payload: &[u8], limits: &Limits) -> Result<Decoded, Invalid> {
+    let content_len = payload.len().checked_sub(FOOTER).ok_or(Invalid::Footer)?;
+    let (content, footer) = payload.split_at(content_len);
+    let (version, sum) = footer.split_first_chunk::<2>().ok_or(Invalid::Footer)?;
+    let is_sound = crc64(&payload[..content_len + 2]).to_le_bytes() == *sum;
+    if u16::from_le_bytes(*version) > VERSION || !is_sound {
+        return Err(Invalid::Footer);
+    }
+    let mut reader = Reader::new(content);
+    match reader.byte()? {
+        kind::STRING => Ok(Decoded::String(reader.string()?.into_owned())),
+        kind @ (kind::LIST | kind::LIST_NODES) => {
+            read_list(&mut reader, kind, limits.list).map(Decoded::List)
+        }
+        kind @ (kind::HASH | kind::HASH_LISTPACK) => {
+            read_hash(&mut reader, kind, &limits.hash).map(Decoded::Hash)
+        }
+        kind @ (kind::SET | kind::SET_INTEGERS | kind::SET_LISTPACK) => {
+            read_set(&mut reader, kind, &limits.set).map(Decoded::Set)
+        }
+        kind @ (kind::ZSET | kind::ZSET_TEXT | kind::ZSET_LISTPACK) => {
+            read_sorted_set(&mut reader, kind, &limits.sorted_set).map(Decoded::SortedSet)
+        }
+        _ => Err(Invalid::Data),
+    }
+}
+
+fn read_list(reader: &mut Reader<'_>, kind: u8, max_listpack: i32) -> Result<list::List, Invalid> {
+    let mut list = list::List::default();
+    for _ in 0..reader.length()? {
+        let container = if kind == kind::LIST { node::PLAIN } else { reader.length()? };
+        let bytes = reader.string()?;
+        match container {
+            node::PLAIN => list.push_back(&bytes, max_listpack),
+            node::PACKED => packed::read_listpack(&bytes, |item| {
+                list.push_back(item.to_bytes(&mut NumBuf::new()), max_listpack);
+                Ok(())
+            })?,
+            _ => return Err(Invalid::Data),
+        }
+    }
+    if list.is_empty() { Err(Invalid::Data) } else { Ok(list) }
+}
+
+fn read_hash(reader: &mut Reader<'_>, kind: u8, limits: &hash::Limits) -> Result<hash::Hash, Invalid> {
+    let mut hash = hash::Hash::default();
+    let mut add = |field: &[u8], value: &[u8]| new(hash.set(field, value, limits));
+    if kind == kind::HASH {
+        for _ in 0..reader.length()? {
+            let (field, value) = (reader.string()?, reader.string()?);
+            add(&field, &value)?;
+        }
+    } else {
+        read_pairs(&reader.string()?, |field, value| {
+            add(field.to_bytes(&mut NumBuf::new()), value.to_bytes(&mut NumBuf::new()))
+        })?;
+    }
+    if hash.is_empty() { Err(Invalid::Data) } else { Ok(hash) }
+}
+
+fn read_set(reader: &mut Reader<'_>, kind: u8, limits: &set::Limits) -> Result<set::Set, Invalid> {
+    let mut set = set::Set::default();
+    let mut add = |member: &[u8]| new(set.insert(member, limits));
+    match kind {
+        kind::SET => {
+            for _ in 0..reader.length()? {
+                add(&reader.string()?)?;
+            }
+        }
+        kind::SET_INTEGERS => {
+            for member in packed::read_integers(&reader.string()?)? {
+                add(NumBuf::new().format(member))?;
+            }
+        }
+        _ => packed::read_listpack(&reader.string()?, |item| add(item.to_bytes(&mut NumBuf::new())))?,
+    }
+    if set.is_empty() { Err(Invalid::Data) } else { Ok(set) }
+}
+
+fn read_sorted_set(
+    reader: &mut Reader<'_>,
+    kind: u8,
+    limits: &sorted_set::Limits,
+) -> Result<sorted_set::SortedSet, Invalid> {
+    let mut sorted = sorted_set::SortedSet::default();
+    let mut add = |member: &[u8], score: f64| new(sorted.insert(member, score, limits).is_none());
+    if kind == kind::ZSET_LISTPACK {
+        read_pairs(&reader.string()?, |member, score| {
+            let score = score_of(score.to_bytes(&mut NumBuf::new()))?;
+            add(member.to_bytes(&mut NumBuf::new()), score)
+        })?;
+    } else {
+        for _ in 0..reader.length()? {
+            let member = reader.string()?;
+            let score = if kind == kind::ZSET { reader.score()? } else { reader.score_text()? };
+            add(&member, score)?;
+        }
+    }
+    if sorted.is_empty() { Err(Invalid::Data) } else { Ok(sorted) }
+}
+
+/// The elements of a listpack two by two.
+fn read_pairs<'a>(
+    bytes: &'a [u8],
+    mut visit: impl FnMut(Item<'a>, Item<'a>) -> Result<(), Invalid>,
+) -> Result<(), Invalid> {
+    let mut first = None;
+    packed::read_listpack(bytes, |item| match first.take() {
+        None => {
+            first = Some(item);
+            Ok(())
+        }
+        Some(name) => visit(name, item),
+    })?;
+    if first.is_none() { Ok(()) } else { Err(Invalid::Data) }
+}
+
+/// No member is there twice.
+fn new(is_new: bool) -> Result<(), Invalid> {
+    if is_new { Ok(()) } else { Err(Invalid::Data) }
+}
