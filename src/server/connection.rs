@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::stream::{Accepted, Stream};
+use super::waiting::wait_end;
 use super::workers::Bench;
 use crate::clients::{Client, Session, Transaction};
 use crate::config::Id;
@@ -20,10 +21,6 @@ use crate::protocol::RequestParser;
 
 /// Buffers above this size are given back once they are empty.
 const KEEP_CAPACITY: usize = 16 * 1024;
-/// What a blocked client may send ahead before nothing more is read of it.
-const MAX_PENDING_WHILE_BLOCKED: usize = 1024 * 1024;
-/// The least room for a read into a connection's own buffer.
-const READ_AHEAD: usize = 16 * 1024;
 
 struct Connection {
     stream: Stream,
@@ -381,45 +378,4 @@ fn send(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
         }
     }
     Ok(sent)
-}
-
-/// What ends a blocked client's wait. Requests that come meanwhile are kept, up to a bound.
-async fn wait_end(
-    stream: &Stream,
-    pending: &mut Vec<u8>,
-    instance: &Instance,
-    client: &Client,
-    blocked: &Blocked,
-) -> WaitEnd {
-    let timeout = async {
-        match blocked.timeout_ms {
-            Some(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(timeout);
-    loop {
-        tokio::select! {
-            biased;
-            () = blocked.waiter.finished() => return WaitEnd::Finished,
-            () = &mut timeout => return WaitEnd::TimedOut,
-            () = client.woken() => {
-                if client.is_killed() || instance.is_stopping() {
-                    return WaitEnd::Gone;
-                }
-            }
-            ready = stream.readable(), if pending.len() < MAX_PENDING_WHILE_BLOCKED => {
-                if ready.is_err() {
-                    return WaitEnd::Gone;
-                }
-                pending.reserve(READ_AHEAD);
-                match stream.try_read_buf(pending) {
-                    Ok(0) => return WaitEnd::Gone,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return WaitEnd::Gone,
-                }
-            }
-        }
-    }
 }

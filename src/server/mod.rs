@@ -6,6 +6,7 @@ mod descriptors;
 mod listener;
 mod run;
 mod stream;
+mod waiting;
 mod workers;
 
 pub use run::run;
