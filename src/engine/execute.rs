@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use smallvec::SmallVec;
 
 use super::blocking::Blocked;
+use super::pending::Pending;
 use super::worker::Worker;
 use crate::clients::{Client, ReplyMode, Session, Transaction};
 use crate::clock;
@@ -27,6 +28,8 @@ pub enum Flow {
     Blocked(Blocked),
     /// A wait after which the request is tried again.
     Held(Blocked),
+    /// A wait for another tier.
+    Pending(Pending),
 }
 
 /// What a handler left behind.
@@ -51,7 +54,7 @@ impl Worker {
         let mode = session.reply_mode;
         session.client.last_request_ms.store(self.now_ms(), Relaxed);
         let command = command.map_or_else(|| COMMANDS.resolve(args), Ok);
-        let flow = match command.and_then(|command| self.admit(session, command, args)) {
+        let mut flow = match command.and_then(|command| self.admit(session, command, args)) {
             Ok(command) => {
                 if self.instance.pause.is_set()
                     && let Some(held) = self.hold(session, command, args)
@@ -68,6 +71,7 @@ impl Worker {
         };
         match (mode, session.reply_mode) {
             (ReplyMode::On, ReplyMode::On) => {}
+            _ if matches!(&flow, Flow::Pending(pending) if pending.runs_again()) => {}
             (_, ReplyMode::SkipThis) => {
                 out.truncate(mark);
                 session.reply_mode = ReplyMode::SkipNext;
@@ -79,6 +83,11 @@ impl Worker {
             // The reply to CLIENT REPLY ON itself is wanted.
             (_, ReplyMode::On) => {}
             _ => out.truncate(mark),
+        }
+        if let Flow::Pending(pending) = &mut flow
+            && mode != ReplyMode::On
+        {
+            pending.silence();
         }
         if session.closing { Flow::Close } else { flow }
     }

@@ -1,7 +1,6 @@
 //! Commands held by `CLIENT PAUSE`: their connection waits, and tries them again.
 
 use super::blocking::Blocked;
-use super::execute::Flow;
 use super::pipeline::Step;
 use super::worker::Worker;
 use crate::clients::Session;
@@ -38,11 +37,6 @@ impl Worker {
     pub fn try_again(&mut self, session: &mut Session, held: &Blocked, out: &mut Vec<u8>) -> Step {
         self.read_clock();
         self.instance.pause.forget(&held.waiter);
-        match self.execute(session, None, None, held.waiter.args.as_args(), out) {
-            Flow::Next => Step::Flush,
-            Flow::Close => Step::Close,
-            Flow::Blocked(blocked) => Step::Blocked(blocked),
-            Flow::Held(held) => Step::Held(held),
-        }
+        self.execute(session, None, None, held.waiter.args.as_args(), out).into()
     }
 }

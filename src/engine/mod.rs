@@ -7,11 +7,13 @@ mod apart;
 mod blocking;
 mod execute;
 mod hold;
+mod pending;
 mod pipeline;
 mod transaction;
 mod worker;
 
 pub use apart::start as start_apart;
 pub use blocking::{Blocked, WaitEnd};
+pub use pending::{Finished, LocalFuture, Pending};
 pub use pipeline::{Progress, Step};
 pub use worker::Worker;

@@ -2,6 +2,7 @@
 
 use super::blocking::Blocked;
 use super::execute::Flow;
+use super::pending::Pending;
 use super::worker::Worker;
 use crate::clients::Session;
 use crate::commands::table::{COMMANDS, Command};
@@ -42,6 +43,8 @@ pub enum Step {
     Blocked(Blocked),
     /// Send the replies, then wait until a held command may be tried again.
     Held(Blocked),
+    /// Send the replies, then wait for another tier.
+    Pending(Pending),
 }
 
 /// How far a run came.
@@ -80,6 +83,7 @@ impl Worker {
                     Flow::Close => Some(Step::Close),
                     Flow::Blocked(blocked) => Some(Step::Blocked(blocked)),
                     Flow::Held(held) => Some(Step::Held(held)),
+                    Flow::Pending(pending) => Some(Step::Pending(pending)),
                 };
                 break;
             }

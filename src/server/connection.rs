@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::stream::{Accepted, Stream};
-use super::waiting::wait_end;
+use super::waiting::{pending_end, wait_end};
 use super::workers::Bench;
 use crate::clients::{Client, Session, Transaction};
 use crate::config::Id;
-use crate::engine::{Blocked, Step, WaitEnd};
+use crate::engine::{Blocked, Pending, Step, WaitEnd};
 use crate::instance::Instance;
 use crate::protocol::RequestParser;
 
@@ -63,6 +63,8 @@ enum Turn {
     Blocked,
     /// Wait for a pause to end.
     Held,
+    /// Wait for another tier.
+    Pending(Pending),
     /// Close.
     Close,
 }
@@ -114,6 +116,7 @@ impl Connection {
                     Turn::Read
                 }
                 Turn::Held => self.hold().await?,
+                Turn::Pending(pending) => self.pend(pending).await?,
                 Turn::Close => return Ok(()),
             }
         }
@@ -236,6 +239,7 @@ impl Connection {
                 self.held = Some(held);
                 Turn::Held
             }
+            Step::Pending(pending) => Turn::Pending(pending),
         };
         sent?;
         if !self.unsent.is_empty() {
@@ -330,6 +334,20 @@ impl Connection {
             let bench = &mut *self.bench.borrow_mut();
             bench.output.clear();
             let step = bench.worker.try_again(&mut self.session, &held, &mut bench.output);
+            (step, send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent))
+        };
+        self.after(step, sent).await
+    }
+
+    /// Waits for another tier, and goes on with what it brought.
+    async fn pend(&mut self, mut pending: Pending) -> io::Result<Turn> {
+        let client = self.session.client.clone();
+        let end = pending_end(&self.stream, &mut self.pending, self.instance, &client, &mut pending).await;
+        let Some(finished) = end else { return Err(io::ErrorKind::ConnectionAborted.into()) };
+        let (step, sent) = {
+            let bench = &mut *self.bench.borrow_mut();
+            bench.output.clear();
+            let step = bench.worker.resume(&mut self.session, &pending, finished, &mut bench.output);
             (step, send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent))
         };
         self.after(step, sent).await

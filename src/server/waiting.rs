@@ -1,11 +1,11 @@
-//! A connection's wait: for keys, for a command that runs apart, for the end of a pause.
+//! A connection's wait: for keys, for a command that runs apart, for the end of a pause, for another tier.
 
 use std::io;
 use std::time::Duration;
 
 use super::stream::Stream;
 use crate::clients::Client;
-use crate::engine::{Blocked, WaitEnd};
+use crate::engine::{Blocked, Finished, Pending, WaitEnd};
 use crate::instance::Instance;
 
 /// What a blocked client may send ahead before nothing more is read of it.
@@ -13,41 +13,71 @@ const MAX_PENDING_WHILE_BLOCKED: usize = 1024 * 1024;
 /// The least room for a read into a connection's own buffer.
 const READ_AHEAD: usize = 16 * 1024;
 
-/// What ends a blocked client's wait. Requests that come meanwhile are kept, up to a bound.
+/// What ends a blocked client's wait.
 pub(super) async fn wait_end(
     stream: &Stream,
-    pending: &mut Vec<u8>,
+    input: &mut Vec<u8>,
     instance: &Instance,
     client: &Client,
     blocked: &Blocked,
 ) -> WaitEnd {
-    let timeout = async {
-        match blocked.timeout_ms {
-            Some(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
-            None => std::future::pending().await,
+    let end = async {
+        let timeout = async {
+            match blocked.timeout_ms {
+                Some(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = blocked.waiter.finished() => WaitEnd::Finished,
+            () = timeout => WaitEnd::TimedOut,
         }
     };
-    tokio::pin!(timeout);
+    unless_gone(stream, input, client, || instance.is_stopping(), end).await.unwrap_or(WaitEnd::Gone)
+}
+
+/// How a wait for another tier ends; `None` if the client is gone before.
+pub(super) async fn pending_end(
+    stream: &Stream,
+    input: &mut Vec<u8>,
+    instance: &Instance,
+    client: &Client,
+    pending: &mut Pending,
+) -> Option<Finished> {
+    let is_bounded = pending.is_bounded();
+    let gives_up = || instance.is_stopping() && !is_bounded;
+    unless_gone(stream, input, client, gives_up, pending.finished()).await
+}
+
+/// The end of `wait`, unless the client is gone before. Requests that come meanwhile are kept, up to a bound.
+async fn unless_gone<T>(
+    stream: &Stream,
+    input: &mut Vec<u8>,
+    client: &Client,
+    gives_up: impl Fn() -> bool,
+    wait: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(wait);
     loop {
         tokio::select! {
             biased;
-            () = blocked.waiter.finished() => return WaitEnd::Finished,
-            () = &mut timeout => return WaitEnd::TimedOut,
+            end = &mut wait => return Some(end),
             () = client.woken() => {
-                if client.is_killed() || instance.is_stopping() {
-                    return WaitEnd::Gone;
+                if client.is_killed() || gives_up() {
+                    return None;
                 }
             }
-            ready = stream.readable(), if pending.len() < MAX_PENDING_WHILE_BLOCKED => {
+            ready = stream.readable(), if input.len() < MAX_PENDING_WHILE_BLOCKED => {
                 if ready.is_err() {
-                    return WaitEnd::Gone;
+                    return None;
                 }
-                pending.reserve(READ_AHEAD);
-                match stream.try_read_buf(pending) {
-                    Ok(0) => return WaitEnd::Gone,
+                input.reserve(READ_AHEAD);
+                match stream.try_read_buf(input) {
+                    Ok(0) => return None,
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return WaitEnd::Gone,
+                    Err(_) => return None,
                 }
             }
         }
