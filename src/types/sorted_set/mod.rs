@@ -1,13 +1,16 @@
 //! The sorted-set type: member-score pairs in a listpack while they are few and short; beyond that a dictionary and an
-//! order-statistic tree that share the members.
+//! order-statistic tree that share the members. The log of a rate limiter has a form of its own.
 
+mod log;
+mod permits;
 mod tree;
 
+use log::Log;
 use tree::{Member, Ranked, Tree};
 
 use super::hasher::hash_bytes;
 use super::listpack::{Item, Listpack, NumBuf, Pos};
-use super::number::{FloatBuf, format_f64, parse_f64};
+use super::number::{FloatBuf, format_f64, parse_f64, parse_i64};
 use super::table::{Element, Table};
 
 /// When a sorted set leaves its compact encoding.
@@ -57,6 +60,8 @@ enum Form {
     /// Member, score, member, score …, in order.
     Packed(Listpack),
     Full(Box<Full>),
+    /// Permits of a rate limiter and nothing else.
+    Log(Log),
 }
 
 struct Full {
@@ -91,6 +96,7 @@ impl Clone for SortedSet {
                 full.tree.iter_from(0).for_each(|entry| copy.add(entry.member.bytes(), entry.score));
                 Self(Form::Full(Box::new(copy)))
             }
+            Form::Log(log) => Self(Form::Log(log.clone())),
         }
     }
 }
@@ -169,6 +175,7 @@ impl SortedSet {
         match &self.0 {
             Form::Packed(pack) => pack.len() / 2,
             Form::Full(full) => full.dictionary.len(),
+            Form::Log(log) => log.len(),
         }
     }
 
@@ -185,7 +192,8 @@ impl SortedSet {
     /// The name of the encoding, as `OBJECT ENCODING` replies it.
     pub fn encoding(&self) -> &'static str {
         match &self.0 {
-            Form::Packed(_) => "listpack",
+            // To clients a log is just compact.
+            Form::Packed(_) | Form::Log(_) => "listpack",
             Form::Full(_) => "skiplist",
         }
     }
@@ -200,6 +208,7 @@ impl SortedSet {
                 let average = sampled.iter().sum::<usize>() / sampled.len().max(1);
                 size_of::<Full>() + full.dictionary.memory() + full.tree.memory() + average * self.len()
             }
+            Form::Log(log) => log.allocated(),
         }
     }
 
@@ -212,11 +221,20 @@ impl SortedSet {
                 Some(item_score(pack.get(pack.next(at)?)))
             }
             Form::Full(full) => full.find(member).map(Member::score),
+            Form::Log(log) => Some(log.time(log_rank(log, member)?) as f64),
         }
     }
 
     /// Sets a member's score; returns the one it had.
     pub fn insert(&mut self, member: &[u8], score: f64, limits: &Limits) -> Option<f64> {
+        if let Form::Log(_) = self.0 {
+            let old = self.score(member);
+            if old == Some(score) {
+                return old;
+            }
+            self.convert();
+            self.compact(limits);
+        }
         match &mut self.0 {
             Form::Packed(pack) => {
                 let found = pack.first().and_then(|first| pack.find(first, member, 1));
@@ -247,11 +265,18 @@ impl SortedSet {
                 }
                 Some(old)
             }
+            Form::Log(_) => unreachable!("just converted"),
         }
     }
 
     /// Removes a member; returns its score.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
+        if let Form::Log(log) = &self.0 {
+            let rank = log_rank(log, member)?;
+            let score = log.time(rank) as f64;
+            self.remove_ranks(rank..rank + 1, |_, _| ());
+            return Some(score);
+        }
         match &mut self.0 {
             Form::Packed(pack) => {
                 let at = pack.find(pack.first()?, member, 1)?;
@@ -265,6 +290,7 @@ impl SortedSet {
                 full.tree.remove(full.tree.rank_of(score, member));
                 Some(score)
             }
+            Form::Log(_) => unreachable!("done above"),
         }
     }
 
@@ -281,29 +307,34 @@ impl SortedSet {
                 let score = full.find(member)?.score();
                 (full.tree.rank_of(score, member), score)
             }
+            Form::Log(log) => {
+                let rank = log_rank(log, member)?;
+                (rank, log.time(rank) as f64)
+            }
         };
         Some((if reverse { self.len() - 1 - rank } else { rank }, score))
     }
 
     /// The ranks, lowest score first, of the members within bounds.
     pub fn ranks_within(&self, bounds: &Bounds<'_>) -> std::ops::Range<usize> {
-        let (start, end) = match &self.0 {
-            Form::Packed(_) => {
-                let count = |inside: &dyn Fn(f64, &[u8]) -> bool| {
-                    let mut buffer = NumBuf::new();
-                    self.iter(0, false)
-                        .take_while(|(item, score)| inside(*score, item.to_bytes(&mut buffer)))
-                        .count()
-                };
-                let start = count(&|score, member| bounds.is_before(score, member));
-                (start, count(&|score, member| bounds.is_not_behind(score, member)))
-            }
-            Form::Full(full) => (
-                full.tree.rank_where(|entry| bounds.is_before(entry.score, entry.member.bytes())),
-                full.tree.rank_where(|entry| bounds.is_not_behind(entry.score, entry.member.bytes())),
-            ),
-        };
+        let start = self.rank_where(|score, member| bounds.is_before(score, member));
+        let end = self.rank_where(|score, member| bounds.is_not_behind(score, member));
         start..end.max(start)
+    }
+
+    /// The first rank that is not `before`, which holds for a first part of the members and for none behind.
+    fn rank_where(&self, before: impl Fn(f64, &[u8]) -> bool) -> usize {
+        let mut buffer = NumBuf::new();
+        match &self.0 {
+            Form::Packed(_) => self
+                .iter(0, false)
+                .take_while(|(item, score)| before(*score, item.to_bytes(&mut buffer)))
+                .count(),
+            Form::Full(full) => full.tree.rank_where(|entry| before(entry.score, entry.member.bytes())),
+            Form::Log(log) => {
+                log.rank_where(|time, member| before(time as f64, NumBuf::new().format(member)))
+            }
+        }
     }
 
     /// The members from a rank on with their scores; backwards from it if `reverse`. The rank counts from the lowest.
@@ -321,6 +352,10 @@ impl SortedSet {
             }
             (Form::Full(full), false) => Box::new(full.tree.iter_from(rank).map(ranked_pair)),
             (Form::Full(full), true) => Box::new(full.tree.iter_back_from(rank).map(ranked_pair)),
+            (Form::Log(log), false) => Box::new((rank..log.len()).map(|rank| log_pair(log, rank))),
+            (Form::Log(log), true) => {
+                Box::new((0..log.len().min(rank.saturating_add(1))).rev().map(|rank| log_pair(log, rank)))
+            }
         }
     }
 
@@ -331,6 +366,13 @@ impl SortedSet {
         mut visit: impl FnMut(Item<'_>, f64),
     ) -> usize {
         let count = ranks.len();
+        if let Form::Log(log) = &self.0
+            && count > 0
+            && ranks.start > 0
+            && ranks.end < log.len()
+        {
+            self.convert();
+        }
         match &mut self.0 {
             Form::Packed(pack) => {
                 if let Some(start) = pack.seek(ranks.start as i64 * 2) {
@@ -350,6 +392,17 @@ impl SortedSet {
                     visit(Item::Bytes(member), entry.score);
                 }
             }
+            Form::Log(log) => {
+                for rank in ranks.clone() {
+                    let (member, score) = log_pair(log, rank);
+                    visit(member, score);
+                }
+                if ranks.start == 0 {
+                    log.drop_oldest(count);
+                } else {
+                    log.drop_newest(count);
+                }
+            }
         }
         count
     }
@@ -357,7 +410,7 @@ impl SortedSet {
     /// Visits some of the members and returns the cursor to go on with; see [`Table::scan`].
     pub fn scan(&self, cursor: u64, mut visit: impl FnMut(Item<'_>, f64)) -> u64 {
         match &self.0 {
-            Form::Packed(_) => {
+            Form::Packed(_) | Form::Log(_) => {
                 self.iter(0, false).for_each(|(member, score)| visit(member, score));
                 0
             }
@@ -391,16 +444,16 @@ impl SortedSet {
     }
 
     fn convert(&mut self) -> &mut Full {
-        if let Form::Packed(pack) = &self.0 {
-            let mut full = Full::with_capacity(pack.len() / 2 + 1);
-            for (member, score) in pack.pairs() {
-                full.add(&member.to_vec(), item_score(score));
+        if !matches!(self.0, Form::Full(_)) {
+            let mut full = Full::with_capacity(self.len() + 1);
+            for (member, score) in self.iter(0, false) {
+                full.add(member.to_bytes(&mut NumBuf::new()), score);
             }
             self.0 = Form::Full(Box::new(full));
         }
         match &mut self.0 {
             Form::Full(full) => full,
-            Form::Packed(_) => unreachable!("just converted"),
+            Form::Packed(_) | Form::Log(_) => unreachable!("just converted"),
         }
     }
 }
@@ -408,6 +461,14 @@ impl SortedSet {
 fn packed_pair(pack: &Listpack, pos: Pos) -> (Item<'_>, f64) {
     let score = pack.next(pos).map_or(0.0, |at| item_score(pack.get(at)));
     (pack.get(pos), score)
+}
+
+fn log_pair(log: &Log, rank: usize) -> (Item<'static>, f64) {
+    (Item::Int(log.member(rank)), log.time(rank) as f64)
+}
+
+fn log_rank(log: &Log, member: &[u8]) -> Option<usize> {
+    parse_i64(member).and_then(|member| log.rank_of(member))
 }
 
 fn ranked_pair(entry: &Ranked) -> (Item<'_>, f64) {
