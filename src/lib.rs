@@ -17,6 +17,7 @@ pub mod instance;
 pub mod latency;
 pub mod pause;
 pub mod protocol;
+pub mod ratelimit;
 pub mod server;
 pub mod slow_log;
 pub mod telemetry;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::arguments::Serve;
 use super::directives::Id;
+use super::policies::{self, Policies};
 use super::units::parse_duration;
 use super::{Config, Settings};
 
@@ -82,6 +83,7 @@ struct Loader {
     log_json: bool,
     threads: Option<usize>,
     shutdown_timeout: Duration,
+    policies: Policies,
 }
 
 impl Config {
@@ -90,12 +92,7 @@ impl Config {
     /// # Errors
     /// What is wrong, and where.
     pub fn load(flags: &Serve) -> Result<Self, ConfigError> {
-        let mut loader = Loader {
-            settings: Settings::default(),
-            log_json: false,
-            threads: None,
-            shutdown_timeout: Duration::from_secs(10),
-        };
+        let mut loader = Loader::new();
         if let Some(path) = &flags.config {
             loader.file(path)?;
         }
@@ -104,7 +101,27 @@ impl Config {
     }
 }
 
+/// The policies of a file, all of which must be right.
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn read_policies(path: &Path) -> Result<Policies, ConfigError> {
+    let mut loader = Loader::new();
+    loader.file(path)?;
+    Ok(loader.policies)
+}
+
 impl Loader {
+    fn new() -> Self {
+        Self {
+            settings: Settings::default(),
+            log_json: false,
+            threads: None,
+            shutdown_timeout: Duration::from_secs(10),
+            policies: Policies::new(),
+        }
+    }
+
     fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
@@ -116,6 +133,10 @@ impl Loader {
             let line = line_of(&text, section, None);
             let unknown = |key: String, line| ConfigError::UnknownKey { path: path.to_owned(), line, key };
             let Some(entries) = content.as_table() else { return Err(unknown(section.clone(), line)) };
+            if section == "ratelimit" {
+                self.policies = policies::read(entries, &text, path)?;
+                continue;
+            }
             let known = SECTIONS.iter().find(|(name, _)| name == section);
             if known.is_none() && section != "redis" {
                 return Err(unknown(format!("[{section}]"), line));
@@ -228,6 +249,7 @@ impl Loader {
             log_json: self.log_json,
             file,
             settings: Arc::new(settings),
+            policies: self.policies,
         })
     }
 }
@@ -254,7 +276,7 @@ fn as_text(value: &toml::Value) -> String {
 }
 
 /// The line of a section or of a key in it, from 1.
-fn line_of(text: &str, section: &str, key: Option<&str>) -> usize {
+pub(super) fn line_of(text: &str, section: &str, key: Option<&str>) -> usize {
     let mut in_section = false;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();

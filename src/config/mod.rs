@@ -3,6 +3,7 @@
 pub mod arguments;
 mod directives;
 mod file;
+mod policies;
 mod rewrite;
 mod settings;
 pub mod units;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use directives::{Id, Policy};
-pub use file::ConfigError;
+pub use file::{ConfigError, read_policies};
+pub use policies::{Algorithm, Policies, Policy as RatePolicy, Rule, RuleError, Rules};
 pub use rewrite::{RewriteError, rewrite};
 pub use settings::{SetError, Settings};
 
@@ -40,4 +42,6 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The directives.
     pub settings: Arc<Settings>,
+    /// The rate limits' policies.
+    pub policies: Policies,
 }

@@ -9,6 +9,7 @@ const RANKS: &[(&str, u8)] = &[
     ("config", 1),
     ("protocol", 2),
     ("tiers", 3),
+    ("ratelimit", 3),
     ("slow_log", 4),
     ("latency", 4),
     ("growth", 4),

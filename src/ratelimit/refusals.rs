@@ -1,0 +1,93 @@
+//! Who is refused most: a bounded sketch, touched by refusals alone.
+//!
+//! The space-saving algorithm (Metwally and others, 2005): a newcomer takes the place of the least refused and its count.
+//! Counts are never too low; whoever has more than a [`SUBJECTS`]th of the refusals of its part is in it. Split in parts by
+//! hash, so that threads which refuse different subjects rarely meet.
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+
+use crate::types::hasher::hash_bytes;
+
+const PARTS: usize = 16;
+/// Subjects counted in each part.
+const SUBJECTS: usize = 64;
+/// Longer names are cut.
+const MAX_NAME: usize = 256;
+
+/// The sketch.
+#[derive(Default)]
+pub(super) struct Refusals([CachePadded<Mutex<Part>>; PARTS]);
+
+#[derive(Default)]
+struct Part {
+    hashes: Vec<u64>,
+    counts: Vec<u64>,
+    names: Vec<Box<[u8]>>,
+}
+
+impl Refusals {
+    /// Counts a refusal.
+    pub(super) fn note(&self, subject: &[u8]) {
+        let hash = hash_bytes(subject);
+        let mut part = self.0[(hash >> 32) as usize % PARTS].lock();
+        if let Some(at) = part.hashes.iter().position(|other| *other == hash) {
+            part.counts[at] += 1;
+            return;
+        }
+        let name: Box<[u8]> = subject[..subject.len().min(MAX_NAME)].into();
+        if part.hashes.len() < SUBJECTS {
+            part.hashes.push(hash);
+            part.counts.push(1);
+            part.names.push(name);
+            return;
+        }
+        let least = part.counts.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(at, _)| at);
+        part.hashes[least] = hash;
+        part.counts[least] += 1;
+        part.names[least] = name;
+    }
+
+    /// The subjects refused most, with their counts.
+    pub(super) fn top(&self, count: usize) -> Vec<(Box<[u8]>, u64)> {
+        let mut all = Vec::new();
+        for part in &self.0 {
+            let part = part.lock();
+            all.extend(part.names.iter().cloned().zip(part.counts.iter().copied()));
+        }
+        all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        all.truncate(count);
+        all
+    }
+
+    /// Counts from nothing again.
+    pub(super) fn clear(&self) {
+        self.0.iter().for_each(|part| *part.lock() = Part::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_refused_stay_and_the_rest_is_bounded() {
+        let refusals = Refusals::default();
+        for number in 0..50_000u32 {
+            refusals.note(format!("passer{number}").as_bytes());
+            if number % 20 == 0 {
+                refusals.note(b"greedy");
+            }
+            if number % 40 == 0 {
+                refusals.note(b"second");
+            }
+        }
+        let top = refusals.top(2);
+        assert_eq!((&*top[0].0, &*top[1].0), (&b"greedy"[..], &b"second"[..]));
+        assert!(top[0].1 >= 2500, "{top:?}");
+        assert_eq!(refusals.top(usize::MAX).len(), PARTS * SUBJECTS);
+        refusals.clear();
+        refusals.note(&[b'x'; 1000]);
+        assert_eq!(refusals.top(10), [(vec![b'x'; MAX_NAME].into(), 1)]);
+    }
+}
