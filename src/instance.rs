@@ -12,6 +12,7 @@ use crate::config::{Config, Settings};
 use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
 use crate::pause::Pause;
+use crate::ratelimit::RateLimits;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
 use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
@@ -34,6 +35,8 @@ pub struct Instance {
     pub latency: Mutex<LatencyMonitor>,
     /// `CLIENT PAUSE`.
     pub pause: Pause,
+    /// The policies of rate limits, and what they admitted and refused.
+    pub limits: RateLimits,
     /// Which keys only grow in number.
     pub growth: Mutex<GrowthMonitor>,
     /// Bytes in use when the server had just started.
@@ -71,6 +74,7 @@ impl Instance {
         Ok(Box::leak(Box::new(Self {
             keyspace: Keyspace::new(databases, settings.clone()),
             settings,
+            limits: RateLimits::new(&config.policies),
             config,
             clients: Clients::default(),
             telemetry: Telemetry::new(),

@@ -109,6 +109,9 @@ pub const fn unknown_keys(flags: u16) -> KeySpec {
 /// The keys of one request: argument indices with what is done to them.
 pub type Keys = SmallVec<[(usize, u16); 8]>;
 
+/// A key that is made of the arguments rather than being one.
+pub type DerivedKey = SmallVec<[u8; 64]>;
+
 /// Finds the keys of a request; `None` if the arguments make no sense to the specs (a bad count).
 pub fn extract(spec: &CommandSpec, args: Args<'_>) -> Option<Keys> {
     let mut keys = Keys::new();

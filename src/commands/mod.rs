@@ -18,6 +18,7 @@ mod hyperloglogs;
 mod keyspace;
 mod lists;
 mod random;
+mod ratelimit;
 mod scanning;
 mod server;
 mod sets;
@@ -45,6 +46,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     geo::COMMANDS,
     sort::COMMANDS,
     transactions::COMMANDS,
+    ratelimit::COMMANDS,
     server::COMMANDS,
 ];
 

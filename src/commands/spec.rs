@@ -3,9 +3,10 @@
 use crate::clients::Session;
 use crate::instance::Instance;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
+use crate::ratelimit::RateLimits;
 use crate::tiers::local::View;
 
-use super::keys::{KeySpec, Keys};
+use super::keys::{DerivedKey, KeySpec, Keys};
 
 /// A handler of data: sees the keys it declared, and nothing else.
 pub type DataHandler = fn(&mut View<'_>, Args<'_>, &mut Reply<'_>) -> CommandResult;
@@ -13,6 +14,17 @@ pub type DataHandler = fn(&mut View<'_>, Args<'_>, &mut Reply<'_>) -> CommandRes
 pub type BlockingHandler = fn(&mut View<'_>, Args<'_>, &mut Reply<'_>) -> Result<Attempt, ReplyError>;
 /// A handler of the connection or of the server as a whole.
 pub type SessionHandler = fn(&mut Context<'_, '_>, Args<'_>, &mut Reply<'_>) -> CommandResult;
+
+/// A handler of rate limits: sees the keys it declared, the policies and the time.
+pub type LimitHandler = fn(&mut View<'_>, &Limiter<'_>, Args<'_>, &mut Reply<'_>) -> CommandResult;
+
+/// What a handler of rate limits may touch beside its keys.
+pub struct Limiter<'a> {
+    /// The policies, and what is counted of them.
+    pub limits: &'a RateLimits,
+    /// The time as of which the command runs, in microseconds since the Unix epoch.
+    pub now_us: u64,
+}
 
 /// What a session handler may touch.
 pub struct Context<'a, 'view> {
@@ -56,6 +68,8 @@ pub enum Run {
     Data(DataHandler),
     /// Keys under lock, and it may wait for them to change.
     Blocking(BlockingHandler),
+    /// Keys under lock, and rate limits.
+    Limit(LimitHandler),
     /// The session and the server, no keys under lock.
     Session(SessionHandler),
     /// The engine itself: transactions.
@@ -119,6 +133,7 @@ pub enum Group {
     Connection,
     Server,
     Transactions,
+    RateLimit,
 }
 
 /// Flags, as `COMMAND` names them; the values are ours.
@@ -199,6 +214,8 @@ pub struct CommandSpec {
     pub keys: &'static [KeySpec],
     /// Finds the keys where the specs cannot.
     pub get_keys: Option<fn(Args<'_>, &mut Keys)>,
+    /// Makes its key of the arguments, where none of them is the key.
+    pub derived_key: Option<fn(Args<'_>) -> DerivedKey>,
     /// What it does with its keys, where that depends on the arguments.
     pub key_flags: Option<fn(Args<'_>) -> u16>,
     /// Which shards it needs.
@@ -231,6 +248,7 @@ impl CommandSpec {
             categories: 0,
             keys: &[],
             get_keys: None,
+            derived_key: None,
             key_flags: None,
             scope: Scope::Keys,
             group,
@@ -252,6 +270,11 @@ impl CommandSpec {
     /// A command on keys that may wait for them.
     pub const fn waiting(name: &'static str, group: Group, arity: Arity, handler: BlockingHandler) -> Self {
         Self::new(name, group, Run::Blocking(handler), arity).with(flag::BLOCKING)
+    }
+
+    /// A command on keys that hold the state of rate limits.
+    pub const fn limit(name: &'static str, arity: Arity, handler: LimitHandler) -> Self {
+        Self::new(name, Group::RateLimit, Run::Limit(handler), arity)
     }
 
     /// A command on the connection or the server.
@@ -318,6 +341,12 @@ impl CommandSpec {
     /// With a function that finds keys which the specs cannot tell.
     pub const fn get_keys(mut self, get_keys: fn(Args<'_>, &mut Keys)) -> Self {
         self.get_keys = Some(get_keys);
+        self
+    }
+
+    /// With a function that makes the key of the arguments; it is locked like one that the specs declare.
+    pub const fn derived_key(mut self, derive: fn(Args<'_>) -> DerivedKey) -> Self {
+        self.derived_key = Some(derive);
         self
     }
 

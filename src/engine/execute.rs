@@ -11,7 +11,7 @@ use super::worker::Worker;
 use crate::clients::{Client, ReplyMode, Session, Transaction};
 use crate::clock;
 use crate::commands::keys;
-use crate::commands::spec::{Attempt, Context, Control, OnTimeout, Run, Scope, flag};
+use crate::commands::spec::{Attempt, Context, Control, Limiter, OnTimeout, Run, Scope, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
@@ -256,6 +256,10 @@ impl Worker {
                     Ok(Attempt::Wait { timeout_ms, on_timeout }) => Outcome::Wait { timeout_ms, on_timeout },
                     Err(error) => Outcome::Replied(Err(error)),
                 },
+                Run::Limit(handler) => {
+                    let limiter = Limiter { limits: &self.instance.limits, now_us: self.now_us() };
+                    Outcome::Replied(handler(view, &limiter, args, &mut reply))
+                }
                 Run::Session(handler) => {
                     let mut context = Context { session, instance: self.instance, view };
                     let result = handler(&mut context, args, &mut reply);
@@ -362,10 +366,11 @@ pub(super) fn lock_plan(command: &Command, args: Args<'_>) -> LockPlan {
     match (scope, command.spec.run) {
         (Scope::All, _) => LockPlan::All,
         (Scope::Each, _) | (_, Run::Session(_) | Run::Control(_) | Run::Container(_)) => LockPlan::Each,
-        (Scope::Keys | Scope::By(_), Run::Data(_) | Run::Blocking(_)) => {
+        (Scope::Keys | Scope::By(_), Run::Data(_) | Run::Blocking(_) | Run::Limit(_)) => {
             let keys = keys::extract(command.spec, args).unwrap_or_default();
-            let hashes: SmallVec<[u64; 4]> =
+            let mut hashes: SmallVec<[u64; 4]> =
                 keys.iter().map(|(index, _)| hash_bytes(args.at(*index))).collect();
+            hashes.extend(command.spec.derived_key.map(|derive| hash_bytes(&derive(args))));
             LockPlan::Keys(hashes)
         }
     }

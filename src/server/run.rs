@@ -8,7 +8,7 @@ use super::cron;
 use super::listener::Listeners;
 use super::workers::Workers;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::instance::Instance;
 
 /// Runs the server until it is told to end.
@@ -26,6 +26,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         let mut workers = Workers::start(instance, threads)?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let addresses = listeners.addresses().join(", ");
         tracing::info!(%addresses, threads, "ready to accept connections");
         let cron = cron::run(instance);
@@ -34,6 +35,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             tokio::select! {
                 () = listeners.accept(instance, &mut workers) => {}
                 () = &mut cron => {}
+                _ = hangup.recv() => reload(instance),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = instance.stopped() => break,
@@ -43,6 +45,21 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         stop(instance, workers);
         anyhow::Ok(())
     })
+}
+
+/// Puts the policies of the file into force as they are now; a file with a fault changes nothing.
+fn reload(instance: &'static Instance) {
+    let Some(path) = &instance.config.file else {
+        tracing::warn!("there is no configuration file to read again");
+        return;
+    };
+    match config::read_policies(path) {
+        Ok(policies) => {
+            instance.limits.replace(&policies);
+            tracing::info!(policies = policies.len(), "rate limit policies were read again");
+        }
+        Err(error) => tracing::error!(%error, "rate limit policies stay as they were"),
+    }
 }
 
 /// Ends the connections, idle ones at once, busy ones when their replies are out, within the time for it.

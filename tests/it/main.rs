@@ -20,5 +20,6 @@ mod memory;
 mod pause;
 mod pressure;
 mod protocol;
+mod ratelimit;
 mod shutdown;
 mod table;

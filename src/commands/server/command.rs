@@ -311,6 +311,15 @@ fn keys_of(args: Args<'_>) -> Result<(Args<'_>, keys::Keys), ReplyError> {
 }
 
 fn getkeys(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let derived = COMMANDS
+        .resolve(args.skip(2))
+        .ok()
+        .and_then(|command| command.spec.derived_key.filter(|_| command.spec.arity.accepts(args.len() - 2)));
+    if let Some(derive) = derived {
+        reply.array(1);
+        reply.bulk(&derive(args.skip(2)));
+        return Ok(());
+    }
     let (inner, keys) = keys_of(args)?;
     reply.array(keys.len());
     keys.iter().for_each(|(index, _)| reply.bulk(inner.at(*index)));

@@ -35,6 +35,7 @@ const SECTIONS: &[Section] = &[
     ("commandstats", false, command_stats),
     ("errorstats", true, error_stats),
     ("latencystats", false, latency_stats),
+    ("ratelimit", true, rate_limits),
     ("cluster", true, |_, text| line(text, "cluster_enabled", 0)),
     ("keyspace", true, keyspace),
 ];
@@ -229,6 +230,14 @@ fn latency_stats(context: &mut Context<'_, '_>, text: &mut String) {
             &format!("latency_percentiles_usec_{}", command.name),
             format!("p50={p50:.3},p99={p99:.3},p99.9={p999:.3}"),
         );
+    }
+}
+
+fn rate_limits(context: &mut Context<'_, '_>, text: &mut String) {
+    let counts: Vec<_> = context.instance.limits.counts().collect();
+    line(text, "ratelimit_policies", counts.len());
+    for (name, admitted, refused) in counts {
+        line(text, &format!("policy_{name}"), format!("admitted={admitted},refused={refused}"));
     }
 }
 

@@ -13,6 +13,7 @@ mod scan;
 mod shard;
 mod statistics;
 mod strings;
+mod timed;
 mod value;
 mod view;
 

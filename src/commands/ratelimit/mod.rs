@@ -1,0 +1,259 @@
+//! Rate limits: `RATELIMIT.*`, and redis-cell's `CL.THROTTLE`.
+//!
+//! A refused call changes nothing at its key. What is refused is counted, for `RATELIMIT.TOP`; for a policy, what is
+//! admitted too.
+
+mod apply;
+mod request;
+
+use apply::{peek, refund, reset, take, take_all};
+use request::Request;
+
+use super::arguments::{integer, integer_in, positive};
+use super::keys::{Begin, DerivedKey, Find, KeySpec, access::*, key_at};
+use super::spec::Arity::{AtLeast, Exactly};
+use super::spec::{CommandSpec, Limiter};
+use crate::config::{Algorithm, Rule, Rules};
+use crate::protocol::{Args, CommandResult, Reply, ReplyError};
+use crate::ratelimit::{Call, Verdict};
+use crate::tiers::local::View;
+
+const CHANGE: &[KeySpec] = &[key_at(1, RW | ACCESS | UPDATE)];
+
+/// Limits of one `RATELIMIT.MULTI`.
+const MAX_LIMITS: i64 = 128;
+
+/// The rows.
+pub const COMMANDS: &[CommandSpec] = &[
+    CommandSpec::limit("ratelimit.take", AtLeast(4), ratelimit_take).write().fast().keys(CHANGE).doc(
+        "Takes permits of a limit, or is refused.",
+        "7.2.0",
+        "O(1); with ID and the algorithm counter or gcra, O(N) in the identifiers of the window",
+        "key limit:integer window-ms:integer [COST cost:integer] \
+            [ALGORITHM algorithm<LOG | COUNTER | GCRA>] [BURST burst:integer] [ID id]",
+    ),
+    CommandSpec::limit("ratelimit.multi", AtLeast(5), ratelimit_multi)
+        .write()
+        .fast()
+        .keys(&[KeySpec {
+            begin: Begin::Index(1),
+            find: Find::Count { at: 0, first: 1, step: 3 },
+            flags: RW | ACCESS | UPDATE,
+        }])
+        .doc(
+            "Takes permits of several limits, of all or of none.",
+            "7.2.0",
+            "O(N) in the number of limits",
+            "numkeys:integer data(key limit:integer window-ms:integer)... [COST cost:integer]",
+        ),
+    CommandSpec::limit("ratelimit.check", AtLeast(3), ratelimit_check)
+        .write()
+        .fast()
+        .derived_key(policy_key)
+        .doc(
+            "Takes permits of what a policy allows to a subject, or is refused.",
+            "7.2.0",
+            "O(N) in the policy's windows",
+            "policy subject [COST cost:integer] [ID id]",
+        ),
+    CommandSpec::limit("ratelimit.peek", AtLeast(4), ratelimit_peek)
+        .readonly()
+        .fast()
+        .keys(&[key_at(1, RO | ACCESS)])
+        .doc(
+            "Looks at a limit without taking permits.",
+            "7.2.0",
+            "O(1)",
+            "key limit:integer window-ms:integer [COST cost:integer] \
+                [ALGORITHM algorithm<LOG | COUNTER | GCRA>] [BURST burst:integer]",
+        ),
+    CommandSpec::limit("ratelimit.refund", Exactly(3), ratelimit_refund).shrink().fast().keys(CHANGE).doc(
+        "Gives permits back; returns how many there were to give.",
+        "7.2.0",
+        "O(N) in the number of permits",
+        "key count:integer",
+    ),
+    CommandSpec::limit("ratelimit.reset", Exactly(2), ratelimit_reset)
+        .shrink()
+        .fast()
+        .keys(&[key_at(1, RM | DELETE)])
+        .doc("Forgets what was taken of a limit.", "7.2.0", "O(1)", "key"),
+    CommandSpec::limit("ratelimit.top", AtLeast(1), ratelimit_top).readonly().doc(
+        "Returns the keys refused most, with how often.",
+        "7.2.0",
+        "O(1)",
+        "[count:integer]",
+    ),
+    CommandSpec::limit("cl.throttle", AtLeast(5), cl_throttle).write().fast().keys(CHANGE).doc(
+        "Takes permits that come back at a steady rate; times are seconds.",
+        "7.2.0",
+        "O(1)",
+        "key max-burst:integer count:integer period:integer [quantity:integer]",
+    ),
+];
+
+/// The key of a policy's subject.
+fn policy_key(args: Args<'_>) -> DerivedKey {
+    let mut key = DerivedKey::from_slice(b"rate_limit:");
+    key.extend_from_slice(args.at(1));
+    key.push(b':');
+    key.extend_from_slice(args.at(2));
+    key
+}
+
+/// Writes the five fields that all of these commands reply.
+fn write(reply: &mut Reply<'_>, verdict: &Verdict, unit_us: u64) {
+    reply.integer(i64::from(verdict.limited));
+    reply.integer(verdict.limit as i64);
+    reply.integer(verdict.remaining as i64);
+    reply.integer(verdict.retry_after.map_or(-1, |wait| wait.div_ceil(unit_us) as i64));
+    reply.integer(verdict.reset_after.div_ceil(unit_us) as i64);
+}
+
+const MILLIS: u64 = 1000;
+const SECONDS: u64 = 1_000_000;
+
+fn ratelimit_take(
+    view: &mut View<'_>,
+    limiter: &Limiter<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    let request = Request::parse(args, true)?;
+    let key = args.at(1);
+    let verdict = take(view, key, request.algorithm, &[request.rule], &request.call(limiter))?;
+    if verdict.limited {
+        limiter.limits.note_refusal(key);
+    }
+    reply.array(5);
+    write(reply, &verdict, MILLIS);
+    Ok(())
+}
+
+fn ratelimit_multi(
+    view: &mut View<'_>,
+    limiter: &Limiter<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    let count = integer_in(args.at(1), 1..=MAX_LIMITS, "ERR numkeys must be between 1 and 128")? as usize;
+    if args.len() < 2 + count * 3 {
+        return Err(ReplyError::SYNTAX);
+    }
+    let mut limits = Vec::with_capacity(count);
+    for at in (2..2 + count * 3).step_by(3) {
+        let rule = request::rule(args.at(at + 1), args.at(at + 2), Algorithm::Log, None)?;
+        limits.push((args.at(at), rule));
+    }
+    let cost = request::cost_alone(args, 2 + count * 3)?;
+    let (refusing, verdict) = take_all(view, &limits, limiter.now_us, cost)?;
+    if verdict.limited {
+        limiter.limits.note_refusal(limits[refusing].0);
+    }
+    reply.array(6);
+    write(reply, &verdict, MILLIS);
+    reply.integer(if verdict.limited { refusing as i64 } else { -1 });
+    Ok(())
+}
+
+fn ratelimit_check(
+    view: &mut View<'_>,
+    limiter: &Limiter<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    let (cost, id) = request::cost_and_id(args, 3)?;
+    let call = Call { now: limiter.now_us, cost, id };
+    let key = policy_key(args);
+    let checked = limiter.limits.with_policy(args.at(1), |active| {
+        let verdict = take(view, &key, active.policy.algorithm, &active.policy.rules, &call)?;
+        active.note(verdict.limited);
+        Ok::<_, ReplyError>(verdict)
+    });
+    let unknown = || ReplyError::showing("ERR no such rate limit policy '", args.at(1), "'");
+    let verdict = checked.ok_or_else(unknown)??;
+    if verdict.limited {
+        limiter.limits.note_refusal(&key);
+    }
+    reply.array(5);
+    write(reply, &verdict, MILLIS);
+    Ok(())
+}
+
+fn ratelimit_peek(
+    view: &mut View<'_>,
+    limiter: &Limiter<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    let request = Request::parse(args, false)?;
+    let verdict = peek(view, args.at(1), request.algorithm, &[request.rule], &request.call(limiter))?;
+    reply.array(5);
+    write(reply, &verdict, MILLIS);
+    Ok(())
+}
+
+fn ratelimit_refund(
+    view: &mut View<'_>,
+    limiter: &Limiter<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    let count = positive(args.at(2))?;
+    reply.integer(refund(view, args.at(1), limiter.now_us, count as u64)? as i64);
+    Ok(())
+}
+
+fn ratelimit_reset(
+    view: &mut View<'_>,
+    _: &Limiter<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    reply.integer(i64::from(reset(view, args.at(1))?));
+    Ok(())
+}
+
+fn ratelimit_top(
+    _: &mut View<'_>,
+    limiter: &Limiter<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    if args.len() > 2 {
+        return Err(ReplyError::wrong_arity("ratelimit.top"));
+    }
+    let count = args.get(1).map_or(Ok(10), positive)?;
+    let top = limiter.limits.most_refused(count as usize);
+    reply.array(top.len());
+    for (key, refusals) in top {
+        reply.array(2);
+        reply.bulk(&key);
+        reply.integer(refusals as i64);
+    }
+    Ok(())
+}
+
+fn cl_throttle(
+    view: &mut View<'_>,
+    limiter: &Limiter<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    if args.len() > 6 {
+        return Err(ReplyError::wrong_arity("cl.throttle"));
+    }
+    let (burst, count, period) = (positive(args.at(2))?, positive(args.at(3))?, positive(args.at(4))?);
+    let cost = args.get(5).map_or(Ok(1), positive)? as u64;
+    let window_ms = (period as u64).saturating_mul(1000);
+    let rule = Rule::new(Algorithm::Gcra, count as u64, window_ms, Some(burst as u64));
+    let rule = rule.map_err(|error| request::refused(&error))?;
+    let call = Call { now: limiter.now_us, cost, id: None };
+    let verdict = take(view, args.at(1), Algorithm::Gcra, &[rule], &call)?;
+    if verdict.limited {
+        limiter.limits.note_refusal(args.at(1));
+    }
+    reply.array(5);
+    write(reply, &verdict, SECONDS);
+    Ok(())
+}

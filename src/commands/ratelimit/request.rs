@@ -1,0 +1,99 @@
+//! What a call asks for: the arguments that these commands share.
+
+use super::super::arguments::Options;
+use super::{Algorithm, Args, Limiter, ReplyError, Rule, integer, integer_in};
+use crate::config::RuleError;
+use crate::ratelimit::Call;
+
+/// A longer identifier is refused.
+const MAX_ID: usize = 1024;
+
+/// A limit given by arguments.
+pub(super) struct Request<'a> {
+    pub(super) algorithm: Algorithm,
+    pub(super) rule: Rule,
+    cost: u64,
+    id: Option<&'a [u8]>,
+}
+
+impl<'a> Request<'a> {
+    /// Reads `key limit window-ms` and the options behind them.
+    pub(super) fn parse(args: Args<'a>, takes: bool) -> Result<Self, ReplyError> {
+        let (mut cost, mut id, mut algorithm, mut burst) = (1, None, Algorithm::Log, None);
+        let mut options = Options::new(args, 4);
+        while !options.is_done() {
+            if options.take_with("COST", 1) {
+                cost = cost_of(options.value()?)?;
+            } else if options.take_with("ALGORITHM", 1) {
+                algorithm = Algorithm::named(options.value()?)
+                    .ok_or(ReplyError::fixed("ERR ALGORITHM must be LOG, COUNTER or GCRA"))?;
+            } else if options.take_with("BURST", 1) {
+                burst = Some(
+                    integer_in(options.value()?, 0..=i64::MAX, "ERR BURST must not be negative")? as u64
+                );
+            } else if takes && options.take_with("ID", 1) {
+                id = Some(identifier(options.value()?)?);
+            } else {
+                return Err(ReplyError::SYNTAX);
+            }
+        }
+        Ok(Self { algorithm, rule: rule(args.at(2), args.at(3), algorithm, burst)?, cost, id })
+    }
+
+    /// The call as of the command's time.
+    pub(super) fn call(&self, limiter: &Limiter<'_>) -> Call<'a> {
+        Call { now: limiter.now_us, cost: self.cost, id: self.id }
+    }
+}
+
+/// A rule of `limit window-ms`.
+pub(super) fn rule(
+    limit: &[u8],
+    window_ms: &[u8],
+    algorithm: Algorithm,
+    burst: Option<u64>,
+) -> Result<Rule, ReplyError> {
+    // What is negative is out of bounds as 0 is.
+    let number = |argument| integer(argument).map(|value| u64::try_from(value).unwrap_or(0));
+    Rule::new(algorithm, number(limit)?, number(window_ms)?, burst).map_err(|error| refused(&error))
+}
+
+/// The error reply for a rule that is out of bounds.
+pub(super) fn refused(error: &RuleError) -> ReplyError {
+    ReplyError::new(format!("ERR {error}"))
+}
+
+/// Reads `[COST n]`, from an argument on.
+pub(super) fn cost_alone(args: Args<'_>, first: usize) -> Result<u64, ReplyError> {
+    match cost_and_id(args, first)? {
+        (cost, None) => Ok(cost),
+        _ => Err(ReplyError::SYNTAX),
+    }
+}
+
+/// Reads `[COST n] [ID id]`, from an argument on.
+pub(super) fn cost_and_id(args: Args<'_>, first: usize) -> Result<(u64, Option<&[u8]>), ReplyError> {
+    let (mut cost, mut id) = (1, None);
+    let mut options = Options::new(args, first);
+    while !options.is_done() {
+        if options.take_with("COST", 1) {
+            cost = cost_of(options.value()?)?;
+        } else if options.take_with("ID", 1) {
+            id = Some(identifier(options.value()?)?);
+        } else {
+            return Err(ReplyError::SYNTAX);
+        }
+    }
+    Ok((cost, id))
+}
+
+fn cost_of(argument: &[u8]) -> Result<u64, ReplyError> {
+    integer_in(argument, 1..=i64::MAX, "ERR COST must be positive").map(|cost| cost as u64)
+}
+
+fn identifier(argument: &[u8]) -> Result<&[u8], ReplyError> {
+    if argument.len() > MAX_ID {
+        return Err(ReplyError::fixed("ERR ID is longer than 1024 bytes"));
+    }
+    Ok(argument)
+}
