@@ -99,6 +99,13 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Integers one after the other, as elements of an array.
+    pub fn integers<const N: usize>(&mut self, values: [i64; N]) {
+        // A mark, 20 characters and the line's end each.
+        self.out.reserve(N * 23);
+        values.iter().for_each(|value| self.header(b':', *value));
+    }
+
     /// A length or count as an integer.
     #[inline]
     pub fn count(&mut self, value: usize) {
