@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use super::listpack::{Item, Listpack, Pos};
 
-/// Bytes of a node of a large list: small, since adding at its front moves what is in it.
-const NODE_BYTES: usize = 4096;
+/// Bytes of a node of a large list, as Redis counts them: small, since adding at its front moves what is in it. With
+/// what is kept before the elements it fills 4 KiB.
+const NODE_BYTES: usize = 4095;
 
 /// A list.
 #[derive(Debug, Clone)]
@@ -346,11 +347,14 @@ impl Nodes {
     /// The node at an end, a new one if the element does not fit into the last.
     fn end_with_room(&mut self, end: End, element: &[u8]) -> &mut Listpack {
         let node = if end == End::Head { self.deque.front() } else { self.deque.back() };
-        let fits = node.is_some_and(|node| node.byte_len() + element.len() <= NODE_BYTES);
+        let added = Listpack::encoded_len(Item::of(element));
+        let fits = node.is_some_and(|node| node.byte_len() + added <= NODE_BYTES);
         if !fits {
+            // It will be filled: growing step by step would copy it again and again.
+            let node = Listpack::with_capacity(NODE_BYTES - Listpack::new().byte_len());
             match end {
-                End::Head => self.deque.push_front(Listpack::new()),
-                End::Tail => self.deque.push_back(Listpack::new()),
+                End::Head => self.deque.push_front(node),
+                End::Tail => self.deque.push_back(node),
             }
         }
         let index = if end == End::Head { 0 } else { self.deque.len() - 1 };

@@ -1,23 +1,20 @@
 //! A listpack: a sequence of small elements in one allocation, in the encoding of Redis's listpacks.
 //!
 //! An element is `encoding + data + back length`, so it can be walked in both directions; strings that spell a 64-bit
-//! integer are kept as integers. What Redis keeps in its own header (total bytes, count) lies in ours: the element
-//! count in the first four bytes, the length in the vector. Thin: one pointer wide.
-
-use thin_vec::ThinVec;
+//! integer are kept as integers. What Redis keeps in its own header (total bytes, count) lies in that of the bytes.
+//! Thin: one pointer wide.
 
 use super::number::parse_i64;
+use super::thin_bytes::{self, MAX_NUMBER, ThinBytes};
 
-/// Bytes before the first element.
-const HEADER: usize = 4;
 /// Bytes of Redis's own header and end mark, which its limits count.
 const REDIS_OVERHEAD: usize = 7;
-/// Bytes that the vector keeps before its data.
-const VECTOR_HEADER: usize = 16;
 
 /// A sequence of strings and integers.
+///
+/// The number beside the bytes is that of the elements; from [`MAX_NUMBER`] on they are counted by walking.
 #[derive(Clone)]
-pub struct Listpack(ThinVec<u8>);
+pub struct Listpack(ThinBytes);
 
 /// The place of an element: valid until the listpack changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,37 +202,47 @@ impl Default for Listpack {
 impl Listpack {
     /// An empty listpack.
     pub fn new() -> Self {
-        let mut bytes = ThinVec::new();
-        bytes.reserve_exact(class(HEADER + 12));
-        bytes.extend_from_slice(&0u32.to_le_bytes());
-        Self(bytes)
+        Self::with_capacity(20)
+    }
+
+    /// An empty listpack with room for so many bytes of elements.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(ThinBytes::with_capacity(bytes))
     }
 
     /// How many elements there are.
     #[inline]
     pub fn len(&self) -> usize {
-        u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]) as usize
+        match self.0.number() {
+            MAX_NUMBER => self.count(),
+            number => number as usize,
+        }
+    }
+
+    #[cold]
+    fn count(&self) -> usize {
+        std::iter::successors(self.first(), |pos| self.next(*pos)).count()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.0.len() == 0
     }
 
     /// Bytes as Redis counts them, its header and end mark included.
     #[inline]
     pub fn byte_len(&self) -> usize {
-        self.0.len() - HEADER + REDIS_OVERHEAD
+        self.0.len() + REDIS_OVERHEAD
     }
 
     /// The elements as they lie there, without a header.
     pub(super) fn elements(&self) -> &[u8] {
-        &self.0[HEADER..]
+        self.0.bytes()
     }
 
     /// Bytes allocated.
     pub fn allocated(&self) -> usize {
-        self.0.capacity() + VECTOR_HEADER
+        self.0.capacity() + thin_bytes::HEADER
     }
 
     /// The bytes an element of this string would add.
@@ -244,36 +251,24 @@ impl Listpack {
         len + back_len(len)
     }
 
-    fn set_len(&mut self, len: usize) {
-        self.0[..HEADER].copy_from_slice(&(len as u32).to_le_bytes());
+    /// Notes that there are so many elements more, once they are there.
+    fn grew_by(&mut self, elements: isize) {
+        let number = match self.0.number() {
+            MAX_NUMBER => self.count(),
+            number => (number as usize).saturating_add_signed(elements),
+        };
+        self.0.set_number(number.min(MAX_NUMBER as usize) as u32);
     }
 
-    /// Replaces the bytes in a range by an encoded element, or by nothing.
-    fn splice(&mut self, at: usize, removed: usize, item: Option<Item<'_>>) {
-        let encoded = item.map(Encoded::of);
-        let (data, back) =
-            encoded.as_ref().map_or((0, 0), |encoded| (encoded.len(), back_len(encoded.len())));
-        let (old_len, added) = (self.0.len(), data + back);
-        let new_len = old_len - removed + added;
-        if added > removed {
-            if new_len > self.0.capacity() {
-                self.0.reserve_exact(class(new_len) - old_len);
-            }
-            self.0.resize(new_len, 0);
-            self.0.copy_within(at + removed..old_len, at + added);
-        } else if added < removed {
-            self.0.copy_within(at + removed..old_len, at + added);
-            self.0.truncate(new_len);
-            if class(new_len) * 2 <= self.0.capacity() {
-                let mut tight = ThinVec::new();
-                tight.reserve_exact(class(new_len));
-                tight.extend_from_slice(&self.0);
-                self.0 = tight;
-            }
-        }
-        if let Some(encoded) = encoded {
-            encoded.write(&mut self.0[at..]);
-            write_back_len(data, &mut self.0[at + data..at + added]);
+    /// Replaces the bytes in a range by an encoded element.
+    fn put(&mut self, at: usize, removed: usize, item: Item<'_>) {
+        let encoded = Encoded::of(item);
+        let mut room = [0; 5];
+        let back = back_length(encoded.len(), &mut room);
+        match &encoded {
+            Encoded::Small(byte) => self.0.splice(at, removed, [std::slice::from_ref(byte), back, &[]]),
+            Encoded::Head(head, len) => self.0.splice(at, removed, [&head[..*len], back, &[]]),
+            Encoded::Text(head, len, text) => self.0.splice(at, removed, [&head[..*len], text, back]),
         }
     }
 
@@ -284,14 +279,12 @@ impl Listpack {
 
     /// Adds an element at the end.
     pub fn push_back_item(&mut self, item: Item<'_>) {
-        let end = self.0.len();
-        self.splice(end, 0, Some(item));
-        self.set_len(self.len() + 1);
+        self.insert_at(self.0.len(), item);
     }
 
     /// Adds an element at the beginning.
     pub fn push_front(&mut self, bytes: &[u8]) {
-        self.insert_at(HEADER, Item::of(bytes));
+        self.insert_at(0, Item::of(bytes));
     }
 
     /// Adds an element before another.
@@ -314,8 +307,8 @@ impl Listpack {
     }
 
     fn insert_at(&mut self, at: usize, item: Item<'_>) {
-        self.splice(at, 0, Some(item));
-        self.set_len(self.len() + 1);
+        self.put(at, 0, item);
+        self.grew_by(1);
     }
 
     /// Puts another string in an element's place.
@@ -326,7 +319,7 @@ impl Listpack {
     /// Puts another element in an element's place.
     pub fn replace_item(&mut self, pos: Pos, item: Item<'_>) -> Pos {
         let at = pos.0 as usize;
-        self.splice(at, self.size_at(at), Some(item));
+        self.put(at, self.size_at(at), item);
         pos
     }
 
@@ -342,8 +335,8 @@ impl Listpack {
             end += self.size_at(end);
             removed += 1;
         }
-        self.splice(start, end - start, None);
-        self.set_len(self.len() - removed);
+        self.0.splice(start, end - start, [&[]; 3]);
+        self.grew_by(-(removed as isize));
         self.existing(start)
     }
 
@@ -353,7 +346,7 @@ impl Listpack {
 
     /// The first element.
     pub fn first(&self) -> Option<Pos> {
-        self.existing(HEADER)
+        self.existing(0)
     }
 
     /// The last element.
@@ -373,13 +366,14 @@ impl Listpack {
     }
 
     fn before(&self, end: usize) -> Option<Pos> {
-        if end <= HEADER {
+        if end == 0 {
             return None;
         }
+        let bytes = self.0.bytes();
         let (mut len, mut shift, mut at) = (0, 0, end - 1);
         loop {
-            len |= usize::from(self.0[at] & 127) << shift;
-            if self.0[at] & 128 == 0 {
+            len |= usize::from(bytes[at] & 127) << shift;
+            if bytes[at] & 128 == 0 {
                 break;
             }
             shift += 7;
@@ -391,7 +385,7 @@ impl Listpack {
     /// Length of an element's encoding and data, without the back length.
     #[inline]
     fn data_len(&self, at: usize) -> usize {
-        let bytes = &self.0[at..];
+        let bytes = &self.0.bytes()[at..];
         match bytes[0] {
             0..=0x7f => 1,
             mark @ 0x80..=0xbf => 1 + (mark & 0x3f) as usize,
@@ -414,7 +408,7 @@ impl Listpack {
     /// The element at a place.
     #[inline]
     pub fn get(&self, pos: Pos) -> Item<'_> {
-        let bytes = &self.0[pos.0 as usize..];
+        let bytes = &self.0.bytes()[pos.0 as usize..];
         let wide = |count: usize| {
             let mut value = [0; 8];
             value[..count].copy_from_slice(&bytes[1..=count]);
@@ -473,13 +467,13 @@ impl Listpack {
             encoded.write(&mut heap);
             &heap
         };
-        let mut at = start.0 as usize;
-        while at < self.0.len() {
-            if self.0[at..].starts_with(wanted) {
+        let (mut at, bytes) = (start.0 as usize, self.0.bytes());
+        while at < bytes.len() {
+            if bytes[at..].starts_with(wanted) {
                 return Some(Pos(at as u32));
             }
             for _ in 0..=skip {
-                if at < self.0.len() {
+                if at < bytes.len() {
                     at += self.size_at(at);
                 }
             }
@@ -515,9 +509,8 @@ impl Listpack {
         for item in self.iter_from(Some(pos)) {
             tail.push_back_item(item);
         }
-        let len = self.len() - tail.len();
         self.0.truncate(pos.0 as usize);
-        self.set_len(len);
+        self.grew_by(-(tail.len() as isize));
         tail
     }
 }
@@ -526,18 +519,6 @@ impl std::fmt::Debug for Listpack {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_list().entries(self.iter()).finish()
     }
-}
-
-/// The capacity that fills an allocator's size class: 16-byte steps to 128, then four steps a doubling.
-fn class(len: usize) -> usize {
-    let size = len + VECTOR_HEADER;
-    let rounded = if size <= 128 {
-        (size + 15) & !15
-    } else {
-        let step = 1 << (usize::BITS - 1 - (size - 1).leading_zeros() - 2);
-        (size + step - 1) & !(step - 1)
-    };
-    rounded - VECTOR_HEADER
 }
 
 #[cfg(test)]

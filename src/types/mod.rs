@@ -18,3 +18,4 @@ pub mod s3fifo;
 pub mod set;
 pub mod sorted_set;
 pub mod table;
+pub mod thin_bytes;
