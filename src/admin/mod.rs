@@ -14,10 +14,14 @@ mod metrics;
 mod performance;
 mod ratelimit;
 mod routes;
+mod socket;
 
 use anyhow::Context;
 
 use crate::instance::Instance;
+
+/// Descriptors that its connections may take.
+pub const DESCRIPTORS: usize = socket::MAX_CONNECTIONS;
 
 /// Threads that gather figures and check limits.
 const THREADS: usize = 4;
@@ -43,7 +47,7 @@ pub fn start(instance: &'static Instance) -> anyhow::Result<()> {
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(socket)?;
-            axum::serve(listener, routes::router(instance)).await
+            axum::serve(socket::Bounded::new(listener), routes::router(instance)).await
         });
         if let Err(error) = served {
             tracing::error!(%error, "the admin server ended");
