@@ -5,6 +5,7 @@ use super::execute::Flow;
 use super::pending::Pending;
 use super::worker::Worker;
 use crate::clients::Session;
+use crate::commands::spec::Run;
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser};
@@ -122,6 +123,11 @@ impl Worker {
         let hashes = || requests.iter().filter_map(|request| request.hash);
         hashes().for_each(|hash| keyspace.prefetch_bucket(hash, db));
         hashes().for_each(|hash| keyspace.prefetch_entry(hash, db));
+        let limits = |request: &&Request| {
+            request.command.is_some_and(|command| matches!(command.spec.run, Run::Limit(_)))
+        };
+        let hashes = requests.iter().filter(limits).filter_map(|request| request.hash);
+        hashes.for_each(|hash| keyspace.prefetch_log(hash, db));
     }
 
     /// Parses up to a batch of requests from `start` on: how far that came, and whether nothing complete is left.

@@ -99,6 +99,34 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Integers one after the other, as elements of an array.
+    pub fn integers<const N: usize>(&mut self, values: [i64; N]) {
+        // A mark, 20 characters and the line's end, written from the end so that no value is measured first.
+        const WIDTH: usize = 23;
+        self.out.reserve(N * WIDTH);
+        for value in values {
+            let mut text = [0; WIDTH];
+            let mut at = WIDTH - 2;
+            text[at..].copy_from_slice(b"\r\n");
+            let mut rest = value.unsigned_abs();
+            loop {
+                at -= 1;
+                text[at] = b'0' + (rest % 10) as u8;
+                rest /= 10;
+                if rest == 0 {
+                    break;
+                }
+            }
+            if value < 0 {
+                at -= 1;
+                text[at] = b'-';
+            }
+            at -= 1;
+            text[at] = b':';
+            self.out.extend_from_slice(&text[at..]);
+        }
+    }
+
     /// A length or count as an integer.
     #[inline]
     pub fn count(&mut self, value: usize) {
@@ -244,5 +272,19 @@ impl<'a> Reply<'a> {
             self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
         }
         self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_those_that_are_written_one_by_one() {
+        let values = [0, 1, -1, 9, 10, 1000, i64::MAX, i64::MIN];
+        let (mut together, mut apart) = (Vec::new(), Vec::new());
+        Reply::new(&mut together, Protocol::Resp2).integers(values);
+        values.iter().for_each(|value| Reply::new(&mut apart, Protocol::Resp2).integer(*value));
+        assert_eq!(together, apart);
     }
 }

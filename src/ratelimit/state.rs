@@ -197,15 +197,15 @@ fn encode(
     ids: &[u8],
     added: Option<(u64, u64)>,
 ) -> Encoded {
-    let mut bytes = Encoded::new();
-    bytes.reserve(HEAD + records.len() * RECORD + ids.len() + IDENTIFIER);
-    bytes.push(if algorithm == Algorithm::Gcra { b'g' } else { b'c' });
-    bytes.push(records.len() as u8);
-    bytes.extend_from_slice(&newest.to_le_bytes());
-    for record in records {
-        for number in [record.window, record.first, record.second] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
+    let tag = if algorithm == Algorithm::Gcra { b'g' } else { b'c' };
+    let mut bytes = Encoded::from_elem(0, HEAD + records.len() * RECORD);
+    let (head, rest) = bytes.split_at_mut(HEAD);
+    (head[0], head[1]) = (tag, records.len() as u8);
+    head[2..].copy_from_slice(&newest.to_le_bytes());
+    for (place, record) in rest.chunks_exact_mut(RECORD).zip(records) {
+        place[..8].copy_from_slice(&record.window.to_le_bytes());
+        place[8..16].copy_from_slice(&record.first.to_le_bytes());
+        place[16..].copy_from_slice(&record.second.to_le_bytes());
     }
     bytes.extend_from_slice(ids);
     if let Some((at, hash)) = added {

@@ -103,11 +103,13 @@ fn policy_key(args: Args<'_>) -> DerivedKey {
 
 /// Writes the five fields that all of these commands reply.
 fn write(reply: &mut Reply<'_>, verdict: &Verdict, unit_us: u64) {
-    reply.integer(i64::from(verdict.limited));
-    reply.integer(verdict.limit as i64);
-    reply.integer(verdict.remaining as i64);
-    reply.integer(verdict.retry_after.map_or(-1, |wait| wait.div_ceil(unit_us) as i64));
-    reply.integer(verdict.reset_after.div_ceil(unit_us) as i64);
+    reply.integers([
+        i64::from(verdict.limited),
+        verdict.limit as i64,
+        verdict.remaining as i64,
+        verdict.retry_after.map_or(-1, |wait| wait.div_ceil(unit_us) as i64),
+        verdict.reset_after.div_ceil(unit_us) as i64,
+    ]);
 }
 
 const MILLIS: u64 = 1000;

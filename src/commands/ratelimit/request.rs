@@ -22,11 +22,11 @@ impl<'a> Request<'a> {
         let (mut cost, mut id, mut algorithm, mut burst) = (1, None, Algorithm::Log, None);
         let mut options = Options::new(args, 4);
         while !options.is_done() {
-            if options.take_with("COST", 1) {
-                cost = cost_of(options.value()?)?;
-            } else if options.take_with("ALGORITHM", 1) {
+            if options.take_with("ALGORITHM", 1) {
                 algorithm = Algorithm::named(options.value()?)
                     .ok_or(ReplyError::fixed("ERR ALGORITHM must be LOG, COUNTER or GCRA"))?;
+            } else if options.take_with("COST", 1) {
+                cost = cost_of(options.value()?)?;
             } else if options.take_with("BURST", 1) {
                 burst = Some(
                     integer_in(options.value()?, 0..=i64::MAX, "ERR BURST must not be negative")? as u64

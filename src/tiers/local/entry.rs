@@ -438,6 +438,13 @@ impl Element for Entry {
         prefetch(start);
         prefetch(start.wrapping_add(64));
     }
+
+    #[inline]
+    fn prefetch_beyond(&self) {
+        if let Some(Value::SortedSet(set)) = self.as_object() {
+            set.prefetch_log();
+        }
+    }
 }
 
 #[inline]

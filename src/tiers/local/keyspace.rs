@@ -80,6 +80,14 @@ impl Keyspace {
         }
     }
 
+    /// Starts what a rate limiter reads of the key's value on its way into the cache, once its entry is there.
+    #[inline]
+    pub fn prefetch_log(&self, hash: u64, db: usize) {
+        if let Some(shard) = self.shards[Self::shard_of(hash)].try_lock() {
+            shard.databases[db].keys.prefetch_beyond(hash);
+        }
+    }
+
     /// The shard of a key with this hash: bits that neither a table's index nor its tags use first.
     #[inline]
     pub(super) fn shard_of(hash: u64) -> usize {

@@ -3,6 +3,8 @@
 //! Every change made through a view is recorded here, in one place ([`View::record`]): counted, told to watchers and
 //! waiters, announced as a keyspace event. A command cannot forget it. Keys past their deadline are never seen.
 
+use std::ptr::NonNull;
+
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
@@ -208,12 +210,15 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn live(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
         let now_ms = self.now_ms;
-        let database = self.database(hash);
-        if database.volatile > 0 && database.find(hash, key).is_some_and(|entry| entry.is_expired(now_ms)) {
-            self.remove_expired(hash, key);
-            return None;
+        let mut entry = NonNull::from(self.database(hash).find_mut(hash, key)?);
+        // SAFETY: the entry was just borrowed from `self`, which nothing has touched since. The borrow checker cannot see
+        // that it is returned on this path alone, and would have every key looked up twice.
+        let entry = unsafe { entry.as_mut() };
+        if !entry.is_expired(now_ms) {
+            return Some(entry);
         }
-        self.database(hash).find_mut(hash, key)
+        self.remove_expired(hash, key);
+        None
     }
 
     #[cold]

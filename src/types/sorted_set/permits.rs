@@ -33,12 +33,9 @@ impl SortedSet {
     /// When the newest was given.
     #[inline]
     pub fn newest_permit(&self) -> Option<u64> {
-        match self.len() {
-            0 => None,
-            len => match &self.0 {
-                Form::Log(log) => Some(log.time(len - 1)),
-                _ => self.iter(len - 1, true).next().map(|(_, score)| time_of(score)),
-            },
+        match &self.0 {
+            Form::Log(log) => log.newest_time(),
+            _ => self.iter(self.len().checked_sub(1)?, true).next().map(|(_, score)| time_of(score)),
         }
     }
 
@@ -46,9 +43,7 @@ impl SortedSet {
     #[inline]
     pub fn permits_until(&self, time: u64) -> usize {
         match &self.0 {
-            // Mostly none has left the window since the last call.
-            Form::Log(log) if log.len() == 0 || log.time(0) > time => 0,
-            Form::Log(log) => log.rank_where(|given, _| given <= time),
+            Form::Log(log) => log.count_until(time),
             _ => self.rank_where(|score, _| time_of(score) <= time),
         }
     }
@@ -81,6 +76,14 @@ impl SortedSet {
             }
             self.insert(buffer.format(number as i64), time as f64, limits);
             number += 1;
+        }
+    }
+
+    /// Starts what a call of the limiter reads on its way into the cache.
+    #[inline]
+    pub fn prefetch_log(&self) {
+        if let Form::Log(log) = &self.0 {
+            log.prefetch();
         }
     }
 

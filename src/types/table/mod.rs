@@ -23,6 +23,8 @@ pub trait Element {
     }
     /// Starts what it points to on its way into the cache.
     fn prefetch(&self) {}
+    /// The same for what lies behind that, which should have arrived.
+    fn prefetch_beyond(&self) {}
 }
 
 /// The table grows when it holds more elements per bucket than this.
@@ -457,6 +459,14 @@ impl<E: Element> Table<E> {
     pub fn prefetch_element(&self, hash: u64) {
         if !self.array.buckets.is_empty() {
             self.array.buckets[self.array.index(hash)].each_candidate(tag(hash), E::prefetch);
+        }
+    }
+
+    /// Starts what lies behind such an element on its way; the element should have arrived.
+    #[inline]
+    pub fn prefetch_beyond(&self, hash: u64) {
+        if !self.array.buckets.is_empty() {
+            self.array.buckets[self.array.index(hash)].each_candidate(tag(hash), E::prefetch_beyond);
         }
     }
 

@@ -1,0 +1,249 @@
+//! Rate limits beside `INCR` on the same server, and beside the pattern in `MULTI` that people use on Redis.
+//!
+//! ```text
+//! cargo bench --bench ratelimit -- --run             # pipelines of 1 and 32, about a minute
+//! cargo bench --bench ratelimit -- --run --keys N    # other than 10,000 keys
+//! ```
+//! One core for the server, another for the load: 50 connections, each with one pipeline under way, keys at random. All
+//! cases take their turn in each round, and what is printed are medians: requests a second, and operations per CPU-second
+//! of the server, which is the figure to judge by where the load generator is the slower one or a neighbour is busy.
+//! A case with `refused` has a limit of 1, so that nearly all calls are refused. The pattern counts as one operation:
+//! `MULTI`, `ZREMRANGEBYSCORE`, `ZCARD`, `ZADD`, `EXPIRE`, `EXEC`, sent at once.
+
+#![allow(clippy::disallowed_methods, reason = "a harness, not the server")]
+
+#[path = "compare/client.rs"]
+#[allow(dead_code, reason = "the other bench uses the rest")]
+mod client;
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use client::{Client, Endpoint, encode};
+
+const CONNECTIONS: usize = 50;
+const ROUNDS: usize = 5;
+/// Stands for twelve random digits.
+const RANDOM: &str = "__rand_int__";
+/// Stand for the time in milliseconds, and for a second earlier.
+const NOW: &str = "_____now_____";
+const BEFORE: &str = "___before____";
+
+type Case = (&'static str, bool, &'static [&'static str]);
+
+/// Name, whether on Redis, and the commands.
+const CASES: &[Case] = &[
+    ("incr", false, &["INCR counter:__rand_int__"]),
+    ("take-gcra", false, &["RATELIMIT.TAKE gcra:__rand_int__ 100 1000 ALGORITHM gcra"]),
+    ("take-log", false, &["RATELIMIT.TAKE log:__rand_int__ 100 1000"]),
+    ("take-counter", false, &["RATELIMIT.TAKE counted:__rand_int__ 100 1000 ALGORITHM counter"]),
+    ("take-log-refused", false, &["RATELIMIT.TAKE one:__rand_int__ 1 86400000"]),
+    ("throttle", false, &["CL.THROTTLE cell:__rand_int__ 99 100 1"]),
+    ("incr-redis", true, &["INCR counter:__rand_int__"]),
+    (
+        "pattern-redis",
+        true,
+        &[
+            "MULTI",
+            "ZREMRANGEBYSCORE log:__rand_int__ 0 ___before____",
+            "ZCARD log:__rand_int__",
+            "ZADD log:__rand_int__ _____now_____ _____now_____-__rand_int__",
+            "EXPIRE log:__rand_int__ 1",
+            "EXEC",
+        ],
+    ),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    // `cargo test --all-targets` starts bench targets too: nothing is measured then.
+    if !has("--run") {
+        println!("ratelimit: nothing to do; run it with `cargo bench --bench ratelimit -- --run`");
+        return;
+    }
+    let value = |flag: &str| arguments.iter().skip_while(|argument| *argument != flag).nth(1);
+    let keys = value("--keys").map_or(10_000, |keys| keys.parse().expect("a number of keys"));
+    if let Err(error) = run(keys) {
+        eprintln!("ratelimit: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(keys: u32) -> io::Result<()> {
+    let cores = std::thread::available_parallelism()?.get();
+    if cores < 2 {
+        return Err(io::Error::other("one core for the server and one for the load are needed"));
+    }
+    let ours = Server::start(
+        env!("CARGO_BIN_EXE_anteroom"),
+        &["--threads", "1", "--log-level", "error"],
+        cores - 1,
+    )?;
+    let theirs = Server::start("redis-server", &["--save", "", "--appendonly", "no"], cores - 1)?;
+    pin(cores - 2)?;
+    println!("{keys} keys, {CONNECTIONS} connections, medians of {ROUNDS} rounds; thousands\n");
+    println!("{:<22} {:>9} {:>12} {:>14} {:>16}", "case", "rps", "op/cpu-s", "rps / incr", "op/cpu-s / incr");
+    for pipeline in [1, 32] {
+        let mut samples = vec![Vec::new(); CASES.len()];
+        for round in 0..=ROUNDS {
+            for ((_, on_redis, commands), list) in CASES.iter().zip(&mut samples) {
+                let server = if *on_redis { &theirs } else { &ours };
+                let full = if pipeline > 1 { 600_000 } else { 60_000 };
+                let sample = burst(server, commands, pipeline, full / commands.len(), keys)?;
+                // The first round only warms up.
+                if round > 0 {
+                    list.push(sample);
+                }
+            }
+        }
+        let medians: Vec<(f64, f64)> = samples
+            .iter()
+            .map(|list| {
+                (median(list.iter().map(|sample| sample.0)), median(list.iter().map(|sample| sample.1)))
+            })
+            .collect();
+        for ((name, ..), (rps, cpu)) in CASES.iter().zip(&medians) {
+            let (incr_rps, incr_cpu) = medians[0];
+            println!(
+                "p{pipeline:<3} {name:<17} {:>9.1} {:>12.1} {:>14.2} {:>16.2}",
+                rps / 1e3,
+                cpu / 1e3,
+                rps / incr_rps,
+                cpu / incr_cpu
+            );
+        }
+        println!();
+    }
+    Ok(())
+}
+
+/// Requests a second and operations per CPU-second of one burst.
+fn burst(
+    server: &Server,
+    commands: &[&str],
+    pipeline: usize,
+    requests: usize,
+    keys: u32,
+) -> io::Result<(f64, f64)> {
+    let endpoint = Endpoint::Tcp(server.port);
+    let mut clients = (0..CONNECTIONS).map(|_| Client::connect(&endpoint)).collect::<io::Result<Vec<_>>>()?;
+    let mut one = Vec::new();
+    for command in commands {
+        encode(&mut one, &command.split(' ').collect::<Vec<_>>());
+    }
+    let places = |marker: &str| memchr::memmem::find_iter(&one, marker).collect::<Vec<_>>();
+    let (random, now, before) = (places(RANDOM), places(NOW), places(BEFORE));
+    let mut batch = one.repeat(pipeline);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut next = |client: &mut Client| {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        for request in batch.chunks_exact_mut(one.len()) {
+            let number = u64::from(rng.u32(..keys));
+            random.iter().for_each(|at| write_digits(&mut request[*at..at + RANDOM.len()], number));
+            now.iter().for_each(|at| write_digits(&mut request[*at..at + NOW.len()], millis));
+            before.iter().for_each(|at| write_digits(&mut request[*at..at + BEFORE.len()], millis - 1000));
+        }
+        client.send(&batch)
+    };
+    let batches = requests.div_ceil(pipeline);
+    let (begin, cpu_begin) = (Instant::now(), server.cpu_time()?);
+    let first = batches.min(CONNECTIONS);
+    clients[..first].iter_mut().try_for_each(&mut next)?;
+    for received in 0..batches {
+        let client = &mut clients[received % CONNECTIONS];
+        client.skip_replies(pipeline * commands.len())?;
+        if received + first < batches {
+            next(client)?;
+        }
+    }
+    let (time, used) = (begin.elapsed(), server.cpu_time()? - cpu_begin);
+    let done = (batches * pipeline) as f64;
+    Ok((done / time.as_secs_f64(), done / used.as_secs_f64().max(1e-9)))
+}
+
+fn write_digits(place: &mut [u8], mut number: u64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn pin(core: usize) -> io::Result<()> {
+    // SAFETY: an all-zero cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: CPU_SET checks the index against the size of the set.
+    unsafe { libc::CPU_SET(core, &mut set) };
+    // SAFETY: the set is valid for the size given, and thread 0 is the caller.
+    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A server on a core of its own; killed when dropped, or when this process dies.
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(program: &str, arguments: &[&str], core: usize) -> io::Result<Self> {
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let mut command = Command::new(program);
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]).args(arguments);
+        command.current_dir(std::env::temp_dir()).stdin(Stdio::null()).stdout(Stdio::null());
+        let prepare = move || {
+            pin(core)?;
+            // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory.
+            match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: between fork and exec only two system calls are made; nothing allocates or locks.
+        unsafe { command.pre_exec(prepare) };
+        let server = Self { child: command.spawn()?, port };
+        let begin = Instant::now();
+        loop {
+            match Client::connect(&Endpoint::Tcp(port)).and_then(|mut client| client.command(&["PING"])) {
+                Ok(()) => return Ok(server),
+                Err(error) if begin.elapsed() > Duration::from_secs(10) => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// CPU time that all threads of the process have used.
+    fn cpu_time(&self) -> io::Result<Duration> {
+        let mut clock: libc::clockid_t = 0;
+        // SAFETY: `clock` is valid for writing; the pid is that of our own child, not yet reaped.
+        let result = unsafe { libc::clock_getcpuclockid(self.child.id() as libc::pid_t, &mut clock) };
+        if result != 0 {
+            return Err(io::Error::from_raw_os_error(result));
+        }
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is valid for writing and `clock` was obtained above.
+        if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Already ended is as good as killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
