@@ -9,5 +9,5 @@ RUN useradd --system --home-dir /data --create-home anteroom
 COPY --from=build /src/target/release/anteroom /usr/local/bin/anteroom
 USER anteroom
 WORKDIR /data
-EXPOSE 6379
+EXPOSE 6379 9121
 ENTRYPOINT ["anteroom", "--dir", "/data"]

@@ -80,7 +80,7 @@ fn run(keys: u32) -> io::Result<()> {
     }
     let ours = Server::start(
         env!("CARGO_BIN_EXE_anteroom"),
-        &["--threads", "1", "--log-level", "error"],
+        &["--admin", "off", "--threads", "1", "--log-level", "error"],
         cores - 1,
     )?;
     let theirs = Server::start("redis-server", &["--save", "", "--appendonly", "no"], cores - 1)?;

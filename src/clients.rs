@@ -68,6 +68,34 @@ pub struct ClientNames {
 }
 
 impl Client {
+    /// A client that just connected. One that is on no list is the server's own.
+    pub fn new(id: u64, origin: Origin, now_ms: u64) -> Self {
+        let names = ClientNames { user: "default".to_owned(), ..ClientNames::default() };
+        Self {
+            id,
+            address: origin.address,
+            local_address: origin.local_address,
+            fd: origin.fd,
+            is_unix: origin.is_unix,
+            connected_ms: now_ms,
+            last_request_ms: AtomicU64::new(now_ms),
+            last_command: AtomicUsize::new(usize::MAX),
+            db: AtomicUsize::new(0),
+            resp3: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
+            watching: AtomicUsize::new(0),
+            query_buffer: AtomicUsize::new(0),
+            output_buffer: AtomicUsize::new(0),
+            transaction_memory: AtomicUsize::new(0),
+            no_evict: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
+            names: Mutex::new(names),
+            blocked: Mutex::new(None),
+            killed: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
     /// Closes the connection as soon as its task notices.
     pub fn kill(&self) {
         self.killed.store(true, Relaxed);
@@ -119,30 +147,7 @@ impl Clients {
             return None;
         }
         let id = self.next_id.fetch_add(1, Relaxed) + 1;
-        let names = ClientNames { user: "default".to_owned(), ..ClientNames::default() };
-        let client = Arc::new(Client {
-            id,
-            address: origin.address,
-            local_address: origin.local_address,
-            fd: origin.fd,
-            is_unix: origin.is_unix,
-            connected_ms: now_ms,
-            last_request_ms: AtomicU64::new(now_ms),
-            last_command: AtomicUsize::new(usize::MAX),
-            db: AtomicUsize::new(0),
-            resp3: AtomicBool::new(false),
-            queued: AtomicUsize::new(0),
-            watching: AtomicUsize::new(0),
-            query_buffer: AtomicUsize::new(0),
-            output_buffer: AtomicUsize::new(0),
-            transaction_memory: AtomicUsize::new(0),
-            no_evict: AtomicBool::new(false),
-            no_touch: AtomicBool::new(false),
-            names: Mutex::new(names),
-            blocked: Mutex::new(None),
-            killed: AtomicBool::new(false),
-            wake: Notify::new(),
-        });
+        let client = Arc::new(Client::new(id, origin, now_ms));
         connected.insert(id, client.clone());
         self.count.store(connected.len(), Relaxed);
         Some(client)

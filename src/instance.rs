@@ -47,6 +47,7 @@ pub struct Instance {
     pub started: std::time::Instant,
     /// Whether keys past their deadline are looked for (`DEBUG SET-ACTIVE-EXPIRE`).
     pub active_expire: AtomicBool,
+    serving: AtomicBool,
     stopping: AtomicBool,
     stop: tokio::sync::Notify,
     garbage: Sender<Effects>,
@@ -86,6 +87,7 @@ impl Instance {
             run_id: run_id.take(40).collect(),
             started: clock::monotonic(),
             active_expire: AtomicBool::new(true),
+            serving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: tokio::sync::Notify::new(),
             garbage,
@@ -119,6 +121,16 @@ impl Instance {
     pub fn stop(&self) {
         self.stopping.store(true, Relaxed);
         self.stop.notify_one();
+    }
+
+    /// From here on clients are served.
+    pub fn begin_serving(&self) {
+        self.serving.store(true, Relaxed);
+    }
+
+    /// Whether clients are served, and will be for a while.
+    pub fn is_ready(&self) -> bool {
+        self.serving.load(Relaxed) && !self.is_stopping()
     }
 
     /// Whether the server is ending.

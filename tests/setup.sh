@@ -2,8 +2,11 @@
 # Finds the real servers that the tests run against, or installs them (Debian, as root).
 set -eu
 missing=()
+# Debian keeps it where only root looks.
+PATH=$PATH:/usr/sbin
 command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)
 command -v redis-cli >/dev/null 2>&1 || missing+=(redis-tools)
+command -v nginx >/dev/null 2>&1 || missing+=(nginx-light)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "missing: ${missing[*]}; install them, or run this as root on Debian or Ubuntu" >&2

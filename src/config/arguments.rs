@@ -57,6 +57,9 @@ pub struct Serve {
     /// Where files are kept.
     #[arg(long, env = "ANTEROOM_DIR")]
     pub dir: Option<String>,
+    /// Where the admin HTTP server listens.
+    #[arg(long, env = "ANTEROOM_ADMIN", value_name = "ADDR:PORT|off")]
+    pub admin: Option<String>,
     /// error, warn, info, debug or trace.
     #[arg(long, env = "ANTEROOM_LOG_LEVEL", value_name = "L")]
     pub log_level: Option<String>,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admin::Admin;
 use super::arguments::Serve;
 use super::directives::Id;
 use super::policies::{self, Policies};
@@ -75,6 +76,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("memory", &["maxmemory", "maxmemory-policy", "maxmemory-samples", "lfu-log-factor", "lfu-decay-time"]),
+    ("admin", &["listen", "token"]),
 ];
 
 /// Collects values, the later ones over the earlier.
@@ -83,6 +85,7 @@ struct Loader {
     log_json: bool,
     threads: Option<usize>,
     shutdown_timeout: Duration,
+    admin: Admin,
     policies: Policies,
 }
 
@@ -118,6 +121,7 @@ impl Loader {
             log_json: false,
             threads: None,
             shutdown_timeout: Duration::from_secs(10),
+            admin: Admin::default(),
             policies: Policies::new(),
         }
     }
@@ -168,6 +172,7 @@ impl Loader {
             ("maxmemory-policy", &flags.maxmemory_policy),
             ("requirepass", &flags.requirepass),
             ("dir", &flags.dir),
+            ("admin", &flags.admin),
             ("log-level", &flags.log_level),
             ("log-format", &flags.log_format),
         ] {
@@ -199,6 +204,11 @@ impl Loader {
             "shutdown-timeout" => {
                 self.shutdown_timeout = parse_duration(value).ok_or("must be a time, as 10s")?;
                 return self.settings.load(Id::ShutdownTimeout, &self.shutdown_timeout.as_secs().to_string());
+            }
+            "admin" | "listen" => return self.admin.set_listen(value),
+            "token" => {
+                self.admin.set_token(value);
+                return Ok(());
             }
             "log-level" => Id::Loglevel,
             _ => Id::named(key).ok_or("unknown key")?,
@@ -249,6 +259,7 @@ impl Loader {
             log_json: self.log_json,
             file,
             settings: Arc::new(settings),
+            admin: self.admin,
             policies: self.policies,
         })
     }

@@ -1,5 +1,6 @@
 //! Configuration: flags, environment, file, and the directives that `CONFIG GET` and `CONFIG SET` know.
 
+mod admin;
 pub mod arguments;
 mod directives;
 mod file;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use admin::{Admin, Secret};
 pub use directives::{Id, Policy};
 pub use file::{ConfigError, read_policies};
 pub use policies::{Algorithm, Policies, Policy as RatePolicy, Rule, RuleError, Rules};
@@ -42,6 +44,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The directives.
     pub settings: Arc<Settings>,
+    /// The admin HTTP server.
+    pub admin: Admin,
     /// The rate limits' policies.
     pub policies: Policies,
 }

@@ -3,18 +3,20 @@
 use crate::config::Id;
 use crate::instance::Instance;
 
-/// Descriptors that are not clients': listeners, event queues, files.
+/// Descriptors that are neither clients' nor the admin server's: listeners, event queues, files.
 const RESERVED: u64 = 64;
 
 /// Raises the limit to what `maxclients` needs, as far as the system lets us; else lowers `maxclients`, so that a client
 /// too many is told so rather than left waiting.
 pub fn fit(instance: &Instance) {
-    let wanted = instance.settings.int(Id::Maxclients) as u64 + RESERVED;
+    let admin = if instance.config.admin.listen.is_some() { crate::admin::DESCRIPTORS as u64 } else { 0 };
+    let reserved = RESERVED + admin;
+    let wanted = instance.settings.int(Id::Maxclients) as u64 + reserved;
     let Ok(limit) = raise(wanted) else {
         return tracing::warn!("the limit on open descriptors is unknown");
     };
     if limit < wanted {
-        let clients = limit.saturating_sub(RESERVED).max(1).to_string();
+        let clients = limit.saturating_sub(reserved).max(1).to_string();
         tracing::warn!(limit, %clients, "maxclients is lowered to what the limit on open descriptors allows");
         if let Err(error) = instance.settings.set(&[("maxclients", &clients)]) {
             tracing::warn!(%error, "maxclients cannot be lowered");

@@ -4,6 +4,7 @@ mod connection;
 mod cron;
 mod descriptors;
 mod listener;
+mod notify;
 mod run;
 mod stream;
 mod waiting;

@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::cron;
 use super::listener::Listeners;
+use super::notify;
 use super::workers::Workers;
 use crate::clock;
 use crate::config::{self, Config};
@@ -21,6 +22,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     crate::engine::start_apart(instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        crate::admin::start(instance)?;
         super::descriptors::fit(instance);
         let listeners = Listeners::open(instance)?;
         let mut workers = Workers::start(instance, threads)?;
@@ -29,6 +31,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let addresses = listeners.addresses().join(", ");
         tracing::info!(%addresses, threads, "ready to accept connections");
+        instance.begin_serving();
+        notify::tell("READY=1");
         let cron = cron::run(instance);
         tokio::pin!(cron);
         loop {
@@ -41,6 +45,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
                 () = instance.stopped() => break,
             }
         }
+        // Readiness goes off first: no proxy is to send to a port that has closed.
+        instance.stop();
+        notify::tell("STOPPING=1");
         drop(listeners);
         stop(instance, workers);
         anyhow::Ok(())
@@ -66,7 +73,6 @@ fn reload(instance: &'static Instance) {
 fn stop(instance: &'static Instance, workers: Workers) {
     tracing::info!("stopping: no new connections, running commands end");
     let deadline = clock::monotonic() + instance.config.shutdown_timeout;
-    instance.stop();
     let finished = std::thread::spawn(move || workers.finish());
     while !finished.is_finished() && clock::monotonic() < deadline {
         // Told again and again: a connection that was being set up may have missed it.

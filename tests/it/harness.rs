@@ -15,12 +15,14 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Server {
     child: Child,
     pub port: u16,
+    /// Where its admin server listens, if it was asked for.
+    pub admin: u16,
     pub dir: PathBuf,
 }
 
 /// A port that nobody listens on, from a range of this process's own: below those that the system gives to outgoing
 /// connections, of which the tests make tens of thousands.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + (std::process::id() % 110) as u16 * 200;
     loop {
@@ -32,16 +34,31 @@ fn free_port() -> u16 {
 }
 
 impl Server {
-    /// The server under test.
+    /// The server under test, without its admin server.
     pub fn anteroom(arguments: &[&str]) -> Self {
+        Self::start(arguments, None, &[])
+    }
+
+    /// The same with its admin server on a private port, and with variables in its environment.
+    pub fn with_admin(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start(arguments, Some(free_port()), environment)
+    }
+
+    fn start(arguments: &[&str], admin: Option<u16>, environment: &[(&str, &str)]) -> Self {
         let port = free_port();
+        let admin_text = admin.map_or("off".to_owned(), |port| format!("127.0.0.1:{port}"));
         let port_text = port.to_string();
         let mut all = vec!["--port", &port_text, "--log-level", "warn"];
         if !arguments.contains(&"--threads") {
             all.extend(["--threads", "2"]);
         }
+        if !arguments.contains(&"--admin") {
+            all.extend(["--admin", &admin_text]);
+        }
         all.extend(arguments);
-        Self::spawn(env!("CARGO_BIN_EXE_anteroom"), &all, port)
+        let mut server = Self::spawn(env!("CARGO_BIN_EXE_anteroom"), &all, port, environment);
+        server.admin = admin.unwrap_or(0);
+        server
     }
 
     /// The oracle. A missing `redis-server` fails the test.
@@ -49,14 +66,15 @@ impl Server {
         let port = free_port();
         let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
         let port_text = port.to_string();
-        Self::spawn(&program, &["--port", &port_text, "--save", "", "--bind", "127.0.0.1"], port)
+        Self::spawn(&program, &["--port", &port_text, "--save", "", "--bind", "127.0.0.1"], port, &[])
     }
 
-    fn spawn(program: &str, arguments: &[&str], port: u16) -> Self {
+    fn spawn(program: &str, arguments: &[&str], port: u16, environment: &[(&str, &str)]) -> Self {
         let dir = std::env::temp_dir().join(format!("anteroom-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&dir).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.envs(environment.iter().copied());
         // SAFETY: prctl is async-signal-safe; the server dies with the test, however that ends.
         unsafe {
             command.pre_exec(|| {
@@ -65,7 +83,7 @@ impl Server {
             });
         }
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
-        let server = Self { child, port, dir };
+        let server = Self { child, port, admin: 0, dir };
         server.wait_until_ready();
         server
     }

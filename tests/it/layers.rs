@@ -18,7 +18,8 @@ const RANKS: &[(&str, u8)] = &[
     ("instance", 5),
     ("commands", 6),
     ("engine", 7),
-    ("server", 8),
+    ("admin", 8),
+    ("server", 9),
 ];
 
 fn rank(room: &str) -> u8 {

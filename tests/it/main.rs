@@ -1,5 +1,6 @@
 //! End-to-end tests: the real binary, beside the real `redis-server`, over real sockets.
 
+mod admin;
 mod blocking;
 mod concurrency;
 mod configuration;
@@ -12,11 +13,13 @@ mod generator;
 mod harness;
 mod hazards;
 mod hostile;
+mod http;
 mod integers;
 mod latency;
 mod layers;
 mod limits;
 mod memory;
+mod nginx;
 mod pause;
 mod pressure;
 mod protocol;
