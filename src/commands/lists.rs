@@ -501,6 +501,7 @@ fn move_element(
         list.push(to, &element, limit);
         ((), true)
     })?;
+    view.count_as_one_change(destination);
     reply.bulk(&element);
     Ok(true)
 }

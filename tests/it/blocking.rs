@@ -132,7 +132,7 @@ fn a_destination_of_another_type_is_an_error_and_nothing_moves() {
 }
 
 #[test]
-fn taking_the_last_element_is_one_change() {
+fn taking_or_moving_the_last_element_is_one_change() {
     let server = Server::anteroom(&[]);
     let (mut pusher, mut waiter) = (server.client(), server.client());
     let changes = |client: &mut Client| {
@@ -146,4 +146,13 @@ fn taking_the_last_element_is_one_change() {
     pusher.run("LPUSH list a");
     waiter.read();
     assert_eq!(changes(&mut pusher), before + 2);
+
+    // One for the push and one for the move.
+    waiter.send_raw(b"BLMOVE list other LEFT LEFT 0\r\n");
+    until_blocked(&mut pusher, 1);
+    let before = changes(&mut pusher);
+    pusher.run("LPUSH list a");
+    waiter.read();
+    assert_eq!(changes(&mut pusher), before + 2);
+    assert_eq!(pusher.run("EXISTS list"), ":0\r\n");
 }

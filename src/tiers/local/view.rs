@@ -328,6 +328,12 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Counts the change of `key` just recorded and the one before it as one, as Redis does where an element moves.
+    pub fn count_as_one_change(&mut self, key: &[u8]) {
+        let hash = self.hash(key);
+        self.shard(hash).counters.changes -= 1; // at least the one just recorded is there
+    }
+
     /// Publishes a second event for a change that is recorded already.
     #[inline]
     pub fn announce(&mut self, key: &[u8], event: Event) {
