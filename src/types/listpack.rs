@@ -259,7 +259,7 @@ impl Listpack {
             if new_len > self.0.capacity() {
                 self.0.reserve_exact(class(new_len) - old_len);
             }
-            self.0.resize(new_len, 0);
+            lengthen(&mut self.0, new_len);
             self.0.copy_within(at + removed..old_len, at + added);
         } else if added < removed {
             self.0.copy_within(at + removed..old_len, at + added);
@@ -525,6 +525,20 @@ impl Listpack {
 impl std::fmt::Debug for Listpack {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Adds zeros up to a length: in one piece, where `ThinVec::resize` adds them byte by byte.
+fn lengthen(bytes: &mut ThinVec<u8>, len: usize) {
+    let old_len = bytes.len();
+    debug_assert!(len >= old_len);
+    let added = len.saturating_sub(old_len);
+    bytes.reserve(added);
+    // SAFETY: the vector has room for `added` bytes behind its `old_len`, and all of them are written before they
+    // count as its content.
+    unsafe {
+        bytes.as_mut_ptr().add(old_len).write_bytes(0, added);
+        bytes.set_len(old_len + added);
     }
 }
 
