@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arguments::Serve;
+use super::database::DatabaseConfig;
 use super::directives::Id;
 use super::units::parse_duration;
 use super::{Config, Settings};
@@ -82,6 +83,7 @@ struct Loader {
     log_json: bool,
     threads: Option<usize>,
     shutdown_timeout: Duration,
+    database: Option<DatabaseConfig>,
 }
 
 impl Config {
@@ -95,6 +97,7 @@ impl Config {
             log_json: false,
             threads: None,
             shutdown_timeout: Duration::from_secs(10),
+            database: None,
         };
         if let Some(path) = &flags.config {
             loader.file(path)?;
@@ -116,6 +119,10 @@ impl Loader {
             let line = line_of(&text, section, None);
             let unknown = |key: String, line| ConfigError::UnknownKey { path: path.to_owned(), line, key };
             let Some(entries) = content.as_table() else { return Err(unknown(section.clone(), line)) };
+            if section == "database" {
+                self.database(path, &text, entries)?;
+                continue;
+            }
             let known = SECTIONS.iter().find(|(name, _)| name == section);
             if known.is_none() && section != "redis" {
                 return Err(unknown(format!("[{section}]"), line));
@@ -133,6 +140,17 @@ impl Loader {
                 self.value(&origin, key, &as_text(value))?;
             }
         }
+        Ok(())
+    }
+
+    fn database(&mut self, path: &Path, text: &str, entries: &toml::Table) -> Result<(), ConfigError> {
+        let config = DatabaseConfig::read(entries).map_err(|error| {
+            let key = error.place.strip_prefix("database.").filter(|key| entries.contains_key(*key));
+            let line = line_of(text, "database", key);
+            let origin = format!("{}, line {line}", path.display());
+            ConfigError::BadValue { origin, key: error.place, reason: error.reason }
+        })?;
+        self.database = Some(config);
         Ok(())
     }
 
@@ -227,6 +245,7 @@ impl Loader {
             log_level: settings.shown(Id::Loglevel),
             log_json: self.log_json,
             file,
+            database: self.database,
             settings: Arc::new(settings),
         })
     }

@@ -1,6 +1,7 @@
 //! Configuration: flags, environment, file, and the directives that `CONFIG GET` and `CONFIG SET` know.
 
 pub mod arguments;
+pub mod database;
 mod directives;
 mod file;
 mod rewrite;
@@ -38,6 +39,8 @@ pub struct Config {
     pub log_json: bool,
     /// The file it came from.
     pub file: Option<PathBuf>,
+    /// The section `[database]`, if the file has one.
+    pub database: Option<database::DatabaseConfig>,
     /// The directives.
     pub settings: Arc<Settings>,
 }
