@@ -2,7 +2,12 @@
 
 pub mod grouping;
 pub mod journal;
+mod open;
 pub mod payload;
+pub mod postgres;
 pub mod rules;
+pub mod sqlite;
 pub mod statistics;
 pub mod store;
+
+pub use open::open;
