@@ -20,7 +20,7 @@ pub struct Server {
 
 /// A port that nobody listens on, from a range of this process's own: below those that the system gives to outgoing
 /// connections, of which the tests make tens of thousands.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + (std::process::id() % 110) as u16 * 200;
     loop {

@@ -17,13 +17,23 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
         Some(of_server) if !is_transient(of_server.code()) => Failure::Refused(describe(of_server)),
         Some(of_server) => Failure::Transient(describe(of_server)),
         // What the library cannot encode never left.
-        None if error.to_string().starts_with("error serializing") => Failure::Refused(text_of(error)),
+        None if is_misuse(error) => Failure::Refused(text_of(error)),
         None => Failure::Transient(text_of(error)),
     }
 }
 
+/// What the library itself finds wrong with parameters.
+fn is_misuse(error: &tokio_postgres::Error) -> bool {
+    let text = error.to_string();
+    text.starts_with("error serializing") || (text.starts_with("expected ") && text.contains("parameters"))
+}
+
 fn is_transient(code: &SqlState) -> bool {
     let text = code.code();
+    // A wrong number of parameters is of the class of lost connections.
+    if *code == SqlState::PROTOCOL_VIOLATION {
+        return false;
+    }
     TRANSIENT.contains(&text.get(..2).unwrap_or_default())
         || text.starts_with("57P0")
         || *code == SqlState::LOCK_NOT_AVAILABLE
@@ -103,8 +113,9 @@ mod tests {
         ] {
             assert!(is_transient(&SqlState::from_code(code)), "{code}");
         }
-        for code in ["22P02", "22001", "23505", "23502", "42703", "42P01", "42501", "P0001", "0A000", "21000"]
-        {
+        for code in [
+            "22P02", "22001", "23505", "23502", "42703", "42P01", "42501", "P0001", "0A000", "21000", "08P01",
+        ] {
             assert!(!is_transient(&SqlState::from_code(code)), "{code}");
         }
     }

@@ -110,6 +110,7 @@ fn table(connection: &Connection, rule: &Rule) -> Result<Table, SetupError> {
         Ok(Column { name: quote(&found.name), affinity: affinity(&found.kind) })
     };
     let key_columns = key.iter().map(|wanted| column(wanted)).collect::<Result<Vec<_>, _>>()?;
+    let value_columns = columns.iter().map(|wanted| column(wanted)).collect::<Result<Vec<_>, _>>()?;
     if let Some(position) = key_columns.iter().position(|column| column.affinity == Affinity::Real) {
         return Err(fault(format!("the column '{}' is a number with a fraction, and no key", key[position])));
     }
@@ -141,7 +142,7 @@ fn table(connection: &Connection, rule: &Rule) -> Result<Table, SetupError> {
         name: name.to_owned(),
         quoted: quote(name),
         key: key_columns,
-        columns: columns.iter().map(|wanted| column(wanted)).collect::<Result<_, _>>()?,
+        columns: value_columns,
         version: version.map(quote),
     })
 }
