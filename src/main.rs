@@ -1,19 +1,20 @@
 //! The `anteroom` command: arguments, configuration, log, run.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anteroom::config::Config;
-use anteroom::config::arguments::{Arguments, Command, Serve};
+use anteroom::config::arguments::{Arguments, Command, Serve, Sql};
+use anteroom::tiers::database::postgres::triggers::triggers;
+use anteroom::tiers::database::rules::Rules;
 use clap::Parser;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Check { config }) = arguments.command {
-        let flags = Serve { config: Some(config), ..Serve::default() };
-        return match Config::load(&flags) {
-            Ok(_) => ExitCode::SUCCESS,
-            Err(error) => fail(&error),
-        };
+    match arguments.command {
+        Some(Command::Check { config }) => return check(config),
+        Some(Command::Sql { what: Sql::Triggers { config } }) => return print_triggers(config),
+        None => {}
     }
     let config = match Config::load(&arguments.serve) {
         Ok(config) => config,
@@ -26,6 +27,35 @@ fn main() -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn check(file: PathBuf) -> ExitCode {
+    let config = match Config::load(&Serve { config: Some(file), ..Serve::default() }) {
+        Ok(config) => config,
+        Err(error) => return fail(&error),
+    };
+    match config.database.as_ref().map(Rules::compile) {
+        Some(Err(error)) => fail(&error),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn print_triggers(file: PathBuf) -> ExitCode {
+    let config = match Config::load(&Serve { config: Some(file), ..Serve::default() }) {
+        Ok(config) => config,
+        Err(error) => return fail(&error),
+    };
+    let Some(section) = &config.database else {
+        eprintln!("anteroom: the file has no section [database]");
+        return ExitCode::FAILURE;
+    };
+    match Rules::compile(section) {
+        Ok(rules) => {
+            print!("{}", triggers(&rules));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
     }
 }
 

@@ -7,16 +7,22 @@ PATH=$PATH:/usr/sbin
 command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)
 command -v redis-cli >/dev/null 2>&1 || missing+=(redis-tools)
 command -v nginx >/dev/null 2>&1 || missing+=(nginx-light)
+if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    missing+=(postgresql)
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "missing: ${missing[*]}; install them, or run this as root on Debian or Ubuntu" >&2
     exit 1
 fi
-# The package must not start a server of its own.
+# The packages must not start servers of their own, nor make a cluster.
 policy=/usr/sbin/policy-rc.d
 made=0
 if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=1
+fi
+if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common && echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
 fi
 status=0
 { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null; } || status=$?

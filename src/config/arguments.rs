@@ -25,6 +25,23 @@ pub enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Print SQL for the database of a configuration file.
+    Sql {
+        /// What to print.
+        #[command(subcommand)]
+        what: Sql,
+    },
+}
+
+/// SQL to print.
+#[derive(Debug, Subcommand)]
+pub enum Sql {
+    /// The triggers that tell the cache of rows that others change.
+    Triggers {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
 }
 
 /// The flags.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::admin::Admin;
 use super::arguments::Serve;
+use super::database::DatabaseConfig;
 use super::directives::Id;
 use super::policies::{self, Policies};
 use super::units::parse_duration;
@@ -87,6 +88,7 @@ struct Loader {
     shutdown_timeout: Duration,
     admin: Admin,
     policies: Policies,
+    database: Option<DatabaseConfig>,
 }
 
 impl Config {
@@ -123,6 +125,7 @@ impl Loader {
             shutdown_timeout: Duration::from_secs(10),
             admin: Admin::default(),
             policies: Policies::new(),
+            database: None,
         }
     }
 
@@ -139,6 +142,10 @@ impl Loader {
             let Some(entries) = content.as_table() else { return Err(unknown(section.clone(), line)) };
             if section == "ratelimit" {
                 self.policies = policies::read(entries, &text, path)?;
+                continue;
+            }
+            if section == "database" {
+                self.database(path, &text, entries)?;
                 continue;
             }
             let known = SECTIONS.iter().find(|(name, _)| name == section);
@@ -158,6 +165,17 @@ impl Loader {
                 self.value(&origin, key, &as_text(value))?;
             }
         }
+        Ok(())
+    }
+
+    fn database(&mut self, path: &Path, text: &str, entries: &toml::Table) -> Result<(), ConfigError> {
+        let config = DatabaseConfig::read(entries).map_err(|error| {
+            let key = error.place.strip_prefix("database.").filter(|key| entries.contains_key(*key));
+            let line = line_of(text, "database", key);
+            let origin = format!("{}, line {line}", path.display());
+            ConfigError::BadValue { origin, key: error.place, reason: error.reason }
+        })?;
+        self.database = Some(config);
         Ok(())
     }
 
@@ -258,6 +276,7 @@ impl Loader {
             log_level: settings.shown(Id::Loglevel),
             log_json: self.log_json,
             file,
+            database: self.database,
             settings: Arc::new(settings),
             admin: self.admin,
             policies: self.policies,

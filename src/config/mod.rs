@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod arguments;
+pub mod database;
 mod directives;
 mod file;
 mod policies;
@@ -42,6 +43,8 @@ pub struct Config {
     pub log_json: bool,
     /// The file it came from.
     pub file: Option<PathBuf>,
+    /// The section `[database]`, if the file has one.
+    pub database: Option<database::DatabaseConfig>,
     /// The directives.
     pub settings: Arc<Settings>,
     /// The admin HTTP server.

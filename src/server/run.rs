@@ -18,6 +18,11 @@ use crate::instance::Instance;
 /// If it cannot start.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let threads = config.threads;
+    // Writes that go nowhere would look as if they were safe.
+    anyhow::ensure!(
+        config.database.is_none(),
+        "the section [database] is not served yet: remove it to run without a database"
+    );
     let instance = Instance::start(config)?;
     crate::engine::start_apart(instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

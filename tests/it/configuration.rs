@@ -24,7 +24,12 @@ fn faults_are_named_with_line_and_key() {
         ("section", "[sever]\nport = 1\n", "line 1: unknown key '[sever]'"),
         ("value", "[memory]\nmaxmemory = \"lots\"\n", "line 2: maxmemory: argument must be a memory value"),
         ("syntax", "[server\n", "line 1"),
-        ("database", "[database]\nurl = \"x\"\n", "unknown key '[database]'"),
+        ("upstream", "[upstream]\nurl = \"x\"\n", "unknown key '[upstream]'"),
+        (
+            "database",
+            "[database]\nurl = \"x\"\n",
+            "line 2: database.url: must begin with postgres:// or sqlite:",
+        ),
     ] {
         let output = check(name, text);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -96,4 +101,18 @@ fn statistics_count_from_nothing_again() {
     for gone in ["cmdstat_set", "errorstat_", "latency_percentiles_usec_get"] {
         assert!(!info.contains(gone), "{gone}: {info}");
     }
+}
+
+#[test]
+fn a_section_that_is_not_served_is_refused_at_start() {
+    let path = std::env::temp_dir().join(format!("anteroom-{}-database.toml", std::process::id()));
+    std::fs::write(&path, "[database]\nurl = \"sqlite:./data/a.db\"\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_anteroom"))
+        .args(["--port", "0", "--admin", "off", "--config", path.to_str().unwrap()])
+        .output()
+        .unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the section [database] is not served yet"), "{said}");
 }

@@ -1,0 +1,198 @@
+//! A transaction on a connection of the pool, and how its statements are sent, measured and bounded in time.
+
+use std::future::Future;
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::classify::failure;
+use super::connect::Connections;
+use crate::clock::monotonic;
+use crate::tiers::database::statistics::Statistics;
+use crate::tiers::database::store::Failure;
+
+/// A parameter with its type.
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// From when on it is asked whether the server answers at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Statements that a connection keeps prepared; as columns change in many combinations, they are bounded.
+const MOST_PREPARED: usize = 256;
+
+/// A transaction. Dropped before its end, it closes its connection, and so is rolled back.
+pub(super) struct Transaction<'a> {
+    client: Option<Object>,
+    connections: &'a Connections,
+    statistics: &'a Statistics,
+}
+
+impl<'a> Transaction<'a> {
+    /// Begins, and takes locks: a list of function calls.
+    pub(super) async fn begin(
+        connections: &'a Connections,
+        locks: &str,
+        statistics: &'a Statistics,
+    ) -> Result<Self, Failure> {
+        let client = connections.get().await?;
+        let transaction = Self { client: Some(client), connections, statistics };
+        let settings = connections.local_settings();
+        let locks = if locks.is_empty() { String::new() } else { format!("SELECT {locks}") };
+        transaction.simple("BEGIN", &format!("BEGIN; {settings} {locks}")).await?;
+        Ok(transaction)
+    }
+
+    fn client(&self) -> Result<&Object, Failure> {
+        self.client.as_ref().ok_or_else(|| Failure::Transient("the transaction has ended".to_owned()))
+    }
+
+    async fn simple(&self, name: &str, text: &str) -> Result<(), Failure> {
+        let client = self.client()?;
+        measured(self.connections, self.statistics, name, client.batch_execute(text)).await
+    }
+
+    /// Runs a statement, and tells how many rows it concerned.
+    pub(super) async fn execute(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<u64, Failure> {
+        let client = self.client()?;
+        let running = async {
+            if !self.connections.is_prepared() {
+                return client.execute_typed(statement, parameters).await;
+            }
+            let prepared = prepare(client, statement, parameters).await?;
+            client.execute_raw(&prepared, parameters.iter().map(|(value, _)| *value)).await
+        };
+        measured(self.connections, self.statistics, statement, running).await
+    }
+
+    /// Runs a statement that returns rows.
+    pub(super) async fn query(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Failure> {
+        let client = self.client()?;
+        measured(
+            self.connections,
+            self.statistics,
+            statement,
+            rows(self.connections, client, statement, parameters),
+        )
+        .await
+    }
+
+    /// Ends it.
+    pub(super) async fn commit(mut self) -> Result<(), Failure> {
+        self.simple("COMMIT", "COMMIT").await?;
+        // Back to the pool, now that there is no transaction on it.
+        drop(self.client.take());
+        Ok(())
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            drop(Object::take(client));
+        }
+    }
+}
+
+/// Runs one reading statement. If the connection turns out to be dead, or its prepared statement out of date, it is
+/// tried once more.
+pub(super) async fn read(
+    connections: &Connections,
+    statistics: &Statistics,
+    statement: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, Failure> {
+    if !connections.is_prepared() {
+        // The settings hold for a transaction only.
+        let transaction = Transaction::begin(connections, "", statistics).await?;
+        let rows = transaction.query(statement, parameters).await?;
+        transaction.commit().await?;
+        return Ok(rows);
+    }
+    let mut is_again = false;
+    loop {
+        let client = connections.get().await?;
+        let mut is_stale = false;
+        let running = async {
+            let result = rows(connections, &client, statement, parameters).await;
+            if let Err(error) = &result {
+                let code = error.code().map(|code| code.code());
+                is_stale = client.is_closed() || matches!(code, Some("0A000" | "26000"));
+            }
+            result
+        };
+        let result = measured(connections, statistics, statement, running).await;
+        if result.is_err() {
+            client.statement_cache.clear();
+        }
+        match result {
+            Err(_) if is_stale && !is_again => is_again = true,
+            Err(failure @ Failure::Transient(_)) => {
+                // It may still be under way on this connection.
+                drop(Object::take(client));
+                return Err(failure);
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn rows(
+    connections: &Connections,
+    client: &Object,
+    statement: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    if !connections.is_prepared() {
+        return client.query_typed(statement, parameters).await;
+    }
+    let prepared = prepare(client, statement, parameters).await?;
+    let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
+    client.query(&prepared, &values).await
+}
+
+async fn prepare(
+    client: &Object,
+    statement: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
+    if client.statement_cache.size() >= MOST_PREPARED {
+        client.statement_cache.clear();
+    }
+    let types: Vec<Type> = parameters.iter().map(|(_, kind)| kind.clone()).collect();
+    client.prepare_typed_cached(statement, &types).await
+}
+
+/// Measures a statement, and gives it up when the server does not answer others either, or well after its timeout.
+async fn measured<T>(
+    connections: &Connections,
+    statistics: &Statistics,
+    statement: &str,
+    running: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, Failure> {
+    let start = monotonic();
+    let silence = async {
+        let bound = connections.statement_timeout() + PATIENCE;
+        while start.elapsed() < bound {
+            tokio::time::sleep(PATIENCE).await;
+            if !connections.answers().await {
+                break;
+            }
+        }
+    };
+    let result = tokio::select! {
+        biased;
+        result = running => result.map_err(|error| failure(&error)),
+        () = silence => Err(Failure::Transient("the server does not answer".to_owned())),
+    };
+    statistics.record(statement, start.elapsed(), result.is_ok());
+    result
+}
