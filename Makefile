@@ -25,3 +25,4 @@ bench:
 	cargo bench --bench compare
 	cargo bench --bench eviction
 	cargo bench --bench journal
+	cargo bench --bench ratelimit -- --run

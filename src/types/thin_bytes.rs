@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    /// Runs under Miri too.
+    /// Short enough for Miri.
     #[test]
     fn behaves_like_a_vector() {
         let mut rng = fastrand::Rng::with_seed(7);

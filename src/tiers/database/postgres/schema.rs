@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 
 use super::classify::text_of;
 use super::connect::Connections;
-use crate::tiers::database::rules::{Content, DEFAULT_TABLE, Rule, Rules, Target};
+use crate::tiers::database::rules::{Content, DEFAULT_TABLE, Rule, RuleColumns, Rules, Target};
 use crate::tiers::database::store::SetupError;
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS anteroom_versions (\
@@ -136,15 +136,9 @@ async fn table(client: &Object, rule: &Rule) -> Result<Table, SetupError> {
     };
     let found = columns(client, &quoted).await.map_err(trouble)?;
     if found.is_empty() {
-        let hint = if rule.target == Target::Default { "; auto-create = true creates it" } else { "" };
-        return Err(fault(format!("there is no table '{name}'{hint}")));
+        return Err(fault(rule.missing_table()));
     }
-    let (key, columns, version): (Vec<&str>, Vec<&str>, Option<&str>) = match &rule.target {
-        Target::Default => (vec!["key"], vec!["kind", "value", "expires_at"], Some("version")),
-        Target::Table { key, content, version, .. } => {
-            (key.iter().map(String::as_str).collect(), content.columns(), version.as_deref())
-        }
-    };
+    let RuleColumns { key, columns, version } = rule.columns();
     let column = |wanted: &str| {
         let column =
             found.get(wanted).ok_or_else(|| fault(format!("the table '{name}' has no column '{wanted}'")))?;

@@ -93,7 +93,39 @@ impl Content {
     }
 }
 
+/// The columns that a rule needs its table to have.
+pub struct RuleColumns<'a> {
+    /// Those that name the row, together a unique key.
+    pub key: Vec<&'a str>,
+    /// Those of the value.
+    pub columns: Vec<&'a str>,
+    /// That of the version, if it is in the table.
+    pub version: Option<&'a str>,
+}
+
 impl Rule {
+    /// The columns that its table must have.
+    pub fn columns(&self) -> RuleColumns<'_> {
+        match &self.target {
+            Target::Default => RuleColumns {
+                key: vec!["key"],
+                columns: vec!["kind", "value", "expires_at"],
+                version: Some("version"),
+            },
+            Target::Table { key, content, version, .. } => RuleColumns {
+                key: key.iter().map(String::as_str).collect(),
+                columns: content.columns(),
+                version: version.as_deref(),
+            },
+        }
+    }
+
+    /// What is wrong if its table is not there.
+    pub fn missing_table(&self) -> String {
+        let hint = if self.target == Target::Default { "; auto-create = true creates it" } else { "" };
+        format!("there is no table '{}'{hint}", self.table())
+    }
+
     /// The table's name.
     pub fn table(&self) -> &str {
         match &self.target {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 
 use super::failure;
-use crate::tiers::database::rules::{DEFAULT_TABLE, Rule, Rules, Target};
+use crate::tiers::database::rules::{DEFAULT_TABLE, Rule, RuleColumns, Rules, Target};
 use crate::tiers::database::store::SetupError;
 
 const OWN: [(&str, &str); 2] = [
@@ -95,15 +95,9 @@ fn table(connection: &Connection, rule: &Rule) -> Result<Table, SetupError> {
     let trouble = |error: rusqlite::Error| fault(failure(&error).to_string());
     let found = columns(connection, name).map_err(trouble)?;
     if found.is_empty() {
-        let hint = if rule.target == Target::Default { "; auto-create = true creates it" } else { "" };
-        return Err(fault(format!("there is no table '{name}'{hint}")));
+        return Err(fault(rule.missing_table()));
     }
-    let (key, columns, version): (Vec<&str>, Vec<&str>, Option<&str>) = match &rule.target {
-        Target::Default => (vec!["key"], vec!["kind", "value", "expires_at"], Some("version")),
-        Target::Table { key, content, version, .. } => {
-            (key.iter().map(String::as_str).collect(), content.columns(), version.as_deref())
-        }
-    };
+    let RuleColumns { key, columns, version } = rule.columns();
     let column = |wanted: &str| {
         let found = found.iter().find(|found| found.name.eq_ignore_ascii_case(wanted));
         let found = found.ok_or_else(|| fault(format!("the table '{name}' has no column '{wanted}'")))?;
