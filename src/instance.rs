@@ -1,8 +1,8 @@
 //! The server as a whole: what all connections share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -15,7 +15,16 @@ use crate::pause::Pause;
 use crate::ratelimit::RateLimits;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
+use crate::tiers::database::tier::Tier;
 use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
+
+/// What is left to the thread for what takes long.
+pub enum Apart {
+    /// A command; the waiter is finished with its reply.
+    Command(Arc<Waiter>),
+    /// What changes left to be done.
+    Effects(Effects),
+}
 
 /// Everything that outlives a connection.
 pub struct Instance {
@@ -51,9 +60,10 @@ pub struct Instance {
     stopping: AtomicBool,
     stop: tokio::sync::Notify,
     garbage: Sender<Effects>,
-    apart: Sender<Arc<Waiter>>,
-    /// Commands to run apart from the worker threads; the engine takes the receiver when it starts its thread.
-    pub apart_queue: Mutex<Option<Receiver<Arc<Waiter>>>>,
+    apart: Sender<Apart>,
+    database: OnceLock<&'static Tier>,
+    /// What is to be done apart from the worker threads; the engine takes the receiver when it starts its thread.
+    pub apart_queue: Mutex<Option<Receiver<Apart>>>,
 }
 
 impl Instance {
@@ -92,6 +102,7 @@ impl Instance {
             stop: tokio::sync::Notify::new(),
             garbage,
             apart,
+            database: OnceLock::new(),
             apart_queue: Mutex::new(Some(apart_queue)),
         })))
     }
@@ -114,7 +125,24 @@ impl Instance {
     /// Has a command run apart from the worker threads; the waiter is finished with its reply.
     pub fn run_apart(&self, waiter: Arc<Waiter>) {
         // The receiver ends only with the process.
-        drop(self.apart.send(waiter));
+        drop(self.apart.send(Apart::Command(waiter)));
+    }
+
+    /// Has what changes left to be done carried out apart from the worker threads.
+    pub fn settle_apart(&self, effects: Effects) {
+        // The receiver ends only with the process.
+        drop(self.apart.send(Apart::Effects(effects)));
+    }
+
+    /// Puts the database behind the keyspace. Once, before anybody is served.
+    pub fn attach_database(&self, tier: &'static Tier) {
+        self.keyspace.attach(*self.database.get_or_init(|| tier));
+    }
+
+    /// The database tier, if there is one.
+    #[inline]
+    pub fn database(&self) -> Option<&'static Tier> {
+        self.database.get().copied()
     }
 
     /// Ends the server in good order (`SHUTDOWN`, SIGTERM).

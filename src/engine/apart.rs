@@ -11,9 +11,9 @@ use super::worker::Worker;
 use crate::clients::Session;
 use crate::commands::spec::{OnTimeout, Run, Scope};
 use crate::commands::table::{COMMANDS, Command};
-use crate::instance::Instance;
+use crate::instance::{Apart, Instance};
 use crate::protocol::{Args, Reply, ReplyError};
-use crate::tiers::local::{View, Waiter, WaiterOutcome};
+use crate::tiers::local::{Effects, View, Waiter, WaiterOutcome};
 
 /// A walk over fewer keys than this is over before another thread has woken up.
 const MANY_KEYS: usize = 20_000;
@@ -26,8 +26,11 @@ pub fn start(instance: &'static Instance) -> std::io::Result<()> {
     let Some(queue) = instance.apart_queue.lock().take() else { return Ok(()) };
     std::thread::Builder::new().name("apart".to_owned()).spawn(move || {
         let mut worker = Worker::new(instance);
-        for waiter in queue {
-            worker.run_apart(&waiter);
+        for work in queue {
+            match work {
+                Apart::Command(waiter) => worker.run_apart(&waiter),
+                Apart::Effects(effects) => worker.settle_for(effects),
+            }
         }
     })?;
     Ok(())
@@ -52,6 +55,15 @@ impl Worker {
         Flow::Blocked(Blocked { waiter, timeout_ms, on_timeout, command: command.index, measured_from })
     }
 
+    /// Carries out what changes made elsewhere left to be done.
+    fn settle_for(&mut self, effects: Effects) {
+        self.read_clock();
+        self.effects = effects;
+        self.settle();
+        // Who is served learns of his record by his waiter.
+        self.unacknowledged = None;
+    }
+
     /// Runs a waiter's command and finishes the waiter with its reply.
     fn run_apart(&mut self, waiter: &Waiter) {
         self.read_clock();
@@ -72,9 +84,14 @@ impl Worker {
         }
         self.effects = effects;
         self.settle();
+        let journaled = self.unacknowledged.take().map(|record| record.sequence);
+        if let Some(error) = self.unaccepted.take() {
+            encoded.clear();
+            self.failed(command, &error, &mut Reply::new(&mut encoded, waiter.protocol));
+        }
         if let Some(client) = instance.clients.get(waiter.client) {
             self.measure(&client, command, args, begin);
         }
-        waiter.finish(WaiterOutcome::Served(encoded));
+        waiter.finish(WaiterOutcome::Served { encoded, journaled });
     }
 }

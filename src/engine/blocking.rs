@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use super::execute::{Outcome, lock_plan};
+use super::pipeline::Step;
+use super::rows::Prepared;
 use super::worker::Worker;
 use crate::clients::Session;
 use crate::commands::keys;
 use crate::commands::spec::{Attempt, Group, OnTimeout, Run};
 use crate::commands::table::{COMMANDS, Command};
 use crate::protocol::{Args, Reply, ReplyError};
-use crate::tiers::local::{LockPlan, View, Waiter, WaiterOutcome};
+use crate::tiers::local::{Effects, LockPlan, View, Waiter, WaiterOutcome};
 use crate::types::hasher::hash_bytes;
 
 /// A command that waits.
@@ -72,8 +74,15 @@ impl Worker {
     }
 
     /// Ends a wait and writes its reply: the command's, if it was served, else what fits the end.
-    pub fn finish_wait(&mut self, session: &mut Session, blocked: &Blocked, end: WaitEnd, out: &mut Vec<u8>) {
+    pub fn finish_wait(
+        &mut self,
+        session: &mut Session,
+        blocked: &Blocked,
+        end: WaitEnd,
+        out: &mut Vec<u8>,
+    ) -> Step {
         self.read_clock();
+        self.reply_begins = out.len();
         let waiter = &blocked.waiter;
         let instance = self.instance;
         if end != WaitEnd::Finished {
@@ -86,7 +95,17 @@ impl Worker {
         }
         let mut reply = Reply::new(out, session.protocol);
         match waiter.take_outcome() {
-            Some(WaiterOutcome::Served(encoded)) => reply.raw(&encoded),
+            Some(WaiterOutcome::Served { encoded, journaled }) => {
+                reply.raw(&encoded);
+                if let Some(sequence) = journaled {
+                    self.wait_for(sequence);
+                }
+            }
+            Some(WaiterOutcome::Again) if end != WaitEnd::Gone => {
+                self.stop_waiting(waiter);
+                return self.execute(session, None, None, waiter.args.as_args(), out).into();
+            }
+            Some(WaiterOutcome::Again) => self.stop_waiting(waiter),
             Some(WaiterOutcome::Unblocked { with_error: true }) => {
                 self.stop_waiting(waiter);
                 let error = ReplyError::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK");
@@ -100,6 +119,7 @@ impl Worker {
             None if end == WaitEnd::TimedOut => blocked.on_timeout.write(&mut reply),
             None => {}
         }
+        Step::Flush
     }
 
     fn stop_waiting(&mut self, waiter: &Arc<Waiter>) {
@@ -136,9 +156,25 @@ impl Worker {
         let first = &waiter.keys[0];
         let is_queued = (0..).map_while(|at| view.waiter(first, at)).any(|other| Arc::ptr_eq(&other, waiter));
         let mut left = !is_queued;
+        if is_queued
+            && !waiter.is_finished()
+            && let Some(tier) = instance.database()
+            && !matches!(
+                self.prepare(tier, waiter.db, &mut view, [(command, args)].into_iter()),
+                Prepared::Ready
+            )
+        {
+            // It cannot wait for the database here: its own connection can.
+            view.stop_waiting(waiter);
+            drop(view);
+            self.absorb(effects);
+            waiter.finish(WaiterOutcome::Again);
+            return true;
+        }
         // A key of the wrong type does not wake those who wait for the right one.
         let awaited = if command.spec.group == Group::List { "list" } else { "zset" };
         let has_type = view.peek(key).is_some_and(|value| value.type_name() == awaited);
+        let mut served = None;
         if is_queued && has_type && !waiter.is_finished() {
             let mut encoded = Vec::new();
             match self.retry(command, args, &mut view, waiter, &mut encoded) {
@@ -146,15 +182,31 @@ impl Worker {
                 Outcome::Replied(_) => {
                     left = true;
                     view.stop_waiting(waiter);
-                    waiter.finish(WaiterOutcome::Served(encoded));
+                    served = Some(encoded);
                 }
             }
         }
         drop(view);
+        let (journaled, unaccepted) = (effects.journaled, effects.unaccepted.take());
+        self.absorb(effects);
+        if let Some(mut encoded) = served {
+            if let Some(error) = unaccepted {
+                encoded.clear();
+                self.failed(command, &error, &mut Reply::new(&mut encoded, waiter.protocol));
+            }
+            waiter.finish(WaiterOutcome::Served { encoded, journaled });
+        }
+        left
+    }
+
+    /// Keeps what a view left to be done for the present round of settling.
+    fn absorb(&mut self, mut effects: Effects) {
         self.effects.ready.append(&mut effects.ready);
         self.effects.events.append(&mut effects.events);
         self.effects.garbage.append(&mut effects.garbage);
-        left
+        if let Some(sequence) = effects.journaled {
+            self.wait_for(sequence);
+        }
     }
 
     fn retry(

@@ -7,6 +7,8 @@ use smallvec::SmallVec;
 
 use super::blocking::Blocked;
 use super::pending::Pending;
+use super::rows::{Prepared, keys_of};
+use super::through::Through;
 use super::worker::Worker;
 use crate::clients::{Client, ReplyMode, Session, Transaction};
 use crate::clock;
@@ -51,6 +53,7 @@ impl Worker {
         out: &mut Vec<u8>,
     ) -> Flow {
         let mark = out.len();
+        self.reply_begins = mark;
         let mode = session.reply_mode;
         session.client.last_request_ms.store(self.now_ms(), Relaxed);
         let command = command.map_or_else(|| COMMANDS.resolve(args), Ok);
@@ -198,7 +201,7 @@ impl Worker {
     ) -> Flow {
         let (db, now_ms) = (session.db, self.now_ms());
         let instance = self.instance;
-        if command.spec.has(flag::OFFLOAD) && self.is_long(command) {
+        if command.spec.has(flag::OFFLOAD) && self.is_long(command) && !self.has_rows(db, command, args) {
             return self.leave_apart(session, command, args);
         }
         let begin = self.ticks;
@@ -211,6 +214,36 @@ impl Worker {
         };
         if session.client.no_touch.load(Relaxed) {
             view.set_touches(false);
+        }
+        if let Some(tier) = instance.database() {
+            match self.prepare(tier, db, &mut view, [(command, args)].into_iter()) {
+                Prepared::Ready => {}
+                Prepared::Refused(error) => {
+                    drop(view);
+                    self.effects = effects;
+                    self.counters.commands[command.index].rejected.add(1);
+                    self.reply_error(session, &error, out);
+                    return Flow::Next;
+                }
+                Prepared::Waits(waits) => {
+                    drop(view);
+                    self.effects = effects;
+                    return self.fill(tier, waits, args);
+                }
+                Prepared::Through => {
+                    let keys = keys_of(db, command, args);
+                    view.begin_trial(keys.iter().map(|(db, key)| (*db, &**key)));
+                    let mut encoded = Vec::new();
+                    let outcome = self.invoke(session, command, args, &mut view, &mut encoded);
+                    let tried = view.end_trial();
+                    if let Outcome::Replied(_) = outcome {
+                        let through = Through::begin(tier, &mut view, tried, keys);
+                        drop(view);
+                        self.effects = effects;
+                        return self.commit(tier, through, session, encoded, out);
+                    }
+                }
+            }
         }
         let outcome = self.invoke(session, command, args, &mut view, out);
         let flow = match outcome {
@@ -231,6 +264,7 @@ impl Worker {
         self.effects = effects;
         if !self.effects.is_empty() {
             self.settle();
+            self.refuse_unaccepted(session, out);
         }
         flow
     }
@@ -330,6 +364,10 @@ impl Worker {
     /// Carries out what commands left to be done after their locks.
     #[cold]
     pub(super) fn settle(&mut self) {
+        if let Some(sequence) = self.effects.journaled.take() {
+            self.wait_for(sequence);
+        }
+        self.unaccepted = self.effects.unaccepted.take();
         while !self.effects.ready.is_empty() {
             for (db, key) in std::mem::take(&mut self.effects.ready) {
                 self.serve_waiters(db, &key);

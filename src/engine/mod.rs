@@ -9,6 +9,8 @@ mod execute;
 mod hold;
 mod pending;
 mod pipeline;
+mod rows;
+mod through;
 mod transaction;
 mod worker;
 
@@ -16,4 +18,4 @@ pub use apart::start as start_apart;
 pub use blocking::{Blocked, WaitEnd};
 pub use pending::{Finished, LocalFuture, Pending};
 pub use pipeline::{Progress, Step};
-pub use worker::Worker;
+pub use worker::{Unacknowledged, Worker};

@@ -4,12 +4,14 @@
 //! *fill*, and the same request runs again from the start. A request that another tier answers awaits its *reply*.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use super::execute::Flow;
 use super::pipeline::Step;
 use super::worker::Worker;
 use crate::clients::{ReplyMode, Session};
 use crate::protocol::{Args, OwnedArgs, ReplyError};
+use crate::tiers::database::flights::Flight;
 
 /// A future that stays on the thread of its connection.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -24,6 +26,8 @@ pub struct Pending {
     is_bounded: bool,
     silent: bool,
     refills: u32,
+    /// What was loaded.
+    flights: Vec<Arc<Flight>>,
 }
 
 enum Wait {
@@ -51,7 +55,14 @@ impl Pending {
     }
 
     fn new(wait: Wait) -> Self {
-        Self { wait, is_bounded: true, silent: false, refills: 0 }
+        Self { wait, is_bounded: true, silent: false, refills: 0, flights: Vec::new() }
+    }
+
+    /// These loads are part of it. They are good for as long as they are kept, so they are until the request has run.
+    #[must_use]
+    pub fn with(mut self, flights: Vec<Arc<Flight>>) -> Self {
+        self.flights = flights;
+        self
     }
 
     /// It may take for ever: a server that stops does not wait for it.
@@ -109,9 +120,12 @@ impl Worker {
         };
         match (result, &pending.wait) {
             (Ok(()), Wait::Fill(_, args)) => {
+                self.landed.clone_from(&pending.flights);
                 let mut flow = self.execute(session, None, None, args.as_args(), out);
+                self.landed.clear();
                 if let Flow::Pending(again) = &mut flow {
-                    again.refills = pending.refills + 1;
+                    // Who only waited for others to end was not overtaken by evictions.
+                    again.refills = pending.refills + u32::from(!pending.flights.is_empty());
                 }
                 return flow.into();
             }
@@ -141,8 +155,6 @@ impl From<Flow> for Step {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::clients::Origin;
     use crate::config::Config;

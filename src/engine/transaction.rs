@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use smallvec::SmallVec;
 
 use super::execute::{Flow, Outcome, lock_plan};
+use super::rows::{Key, Prepared, keys_of};
+use super::through::Through;
 use super::worker::Worker;
 use crate::clients::{Session, Transaction};
 use crate::commands::spec::{Control, OnTimeout, Run, Scope};
@@ -34,7 +36,11 @@ impl Worker {
                 Reply::new(out, session.protocol).ok();
                 Ok(())
             }
-            Control::Exec => self.exec(session, out),
+            Control::Exec => match self.exec(session, args, out) {
+                Ok(Flow::Next) => Ok(()),
+                Ok(flow) => return flow,
+                Err(error) => Err(error),
+            },
             Control::Discard if session.transaction.is_none() => {
                 Err(ReplyError::fixed("ERR DISCARD without MULTI"))
             }
@@ -75,7 +81,7 @@ impl Worker {
         Flow::Next
     }
 
-    fn exec(&mut self, session: &mut Session, out: &mut Vec<u8>) -> Result<(), ReplyError> {
+    fn exec(&mut self, session: &mut Session, args: Args<'_>, out: &mut Vec<u8>) -> Result<Flow, ReplyError> {
         let Some(transaction) = session.transaction.take() else {
             return Err(ReplyError::fixed("ERR EXEC without MULTI"));
         };
@@ -89,21 +95,84 @@ impl Worker {
         let instance = self.instance;
         let mut effects = std::mem::take(&mut self.effects);
         let mut view = View::new(&instance.keyspace, &plan, session.db, self.now_ms(), &mut effects);
+        let through = match self.prepare_exec(&transaction, session, &mut view) {
+            Prepared::Ready => None,
+            Prepared::Through if matches!(plan, LockPlan::All) => {
+                drop(view);
+                self.effects = effects;
+                self.unwatch(session);
+                return Err(ReplyError::fixed(
+                    "ERR a transaction that writes through to the database cannot contain commands on all keys",
+                ));
+            }
+            Prepared::Through => instance.database(),
+            Prepared::Refused(error) => {
+                drop(view);
+                self.effects = effects;
+                self.unwatch(session);
+                let text = [b"EXECABORT Transaction discarded because of: ", error.text()].concat();
+                return Err(ReplyError::new(text));
+            }
+            Prepared::Waits(waits) => {
+                drop(view);
+                self.effects = effects;
+                // As if EXEC had not been sent yet.
+                session.client.queued.store(transaction.queue.len() + 1, Relaxed);
+                session.client.transaction_memory.store(transaction.memory(), Relaxed);
+                session.transaction = Some(transaction);
+                return match instance.database() {
+                    Some(tier) => Ok(self.fill(tier, waits, args)),
+                    None => Ok(Flow::Next),
+                };
+            }
+        };
         release_watches(session, &mut view);
         if std::mem::take(&mut session.watch_flag).is_raised() {
             Reply::new(out, session.protocol).null_array();
+        } else if let Some(tier) = through {
+            let keys = transaction_keys(&transaction, session.db);
+            view.begin_trial(keys.iter().map(|(db, key)| (*db, &**key)));
+            let mut encoded = Vec::new();
+            self.exec_all(session, &transaction, &mut view, &mut encoded);
+            let tried = view.end_trial();
+            let through = Through::begin(tier, &mut view, tried, keys);
+            drop(view);
+            self.effects = effects;
+            return Ok(self.commit(tier, through, session, encoded, out));
         } else {
-            Reply::new(out, session.protocol).array(transaction.queue.len());
-            for (index, args) in &transaction.queue {
-                self.exec_one(session, COMMANDS.at(*index), args.as_args(), &mut view, out);
-            }
+            self.exec_all(session, &transaction, &mut view, out);
         }
         drop(view);
         self.effects = effects;
         if !self.effects.is_empty() {
             self.settle();
+            self.refuse_unaccepted(session, out);
         }
-        Ok(())
+        Ok(Flow::Next)
+    }
+
+    fn prepare_exec(
+        &mut self,
+        transaction: &Transaction,
+        session: &Session,
+        view: &mut View<'_>,
+    ) -> Prepared {
+        let Some(tier) = self.instance.database() else { return Prepared::Ready };
+        let requests = transaction.queue.iter().map(|(index, args)| (COMMANDS.at(*index), args.as_args()));
+        self.prepare(tier, session.db, view, requests)
+    }
+
+    fn exec_all(
+        &mut self,
+        session: &mut Session,
+        transaction: &Transaction,
+        view: &mut View<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        Reply::new(out, session.protocol).array(transaction.queue.len());
+        for (index, args) in &transaction.queue {
+            self.exec_one(session, COMMANDS.at(*index), args.as_args(), view, out);
+        }
     }
 
     fn exec_one(
@@ -195,6 +264,14 @@ fn release_watches(session: &mut Session, view: &mut View<'_>) {
     }
     view.select(db);
     session.client.watching.store(0, Relaxed);
+}
+
+/// The keys that a transaction may change.
+fn transaction_keys(transaction: &Transaction, db: usize) -> Vec<Key> {
+    let keys = |(index, args): &(usize, crate::protocol::OwnedArgs)| {
+        keys_of(db, COMMANDS.at(*index), args.as_args())
+    };
+    transaction.queue.iter().flat_map(keys).collect()
 }
 
 /// The shards that a transaction needs: those of all its commands and of the keys it watched.

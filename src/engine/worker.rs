@@ -7,9 +7,19 @@ use crossbeam_utils::CachePadded;
 use crate::clock;
 use crate::commands::table::COMMANDS;
 use crate::instance::Instance;
-use crate::protocol::Span;
+use crate::protocol::{ReplyError, Span};
 use crate::telemetry::WorkerCounters;
+use crate::tiers::database::flights::Flight;
 use crate::tiers::local::Effects;
+
+/// Replies that must not be sent before the journal has acknowledged a record.
+#[derive(Debug, Clone, Copy)]
+pub struct Unacknowledged {
+    /// The record.
+    pub sequence: u64,
+    /// Where in the output the first of these replies begins.
+    pub begins: usize,
+}
 
 /// The engine's state of one thread.
 pub struct Worker {
@@ -20,6 +30,14 @@ pub struct Worker {
     pub(super) effects: Effects,
     pub(super) spans: Vec<Span>,
     pub(super) requests: Vec<super::pipeline::Request>,
+    /// Where the reply to the present request begins.
+    pub(super) reply_begins: usize,
+    /// The last record of the journal that replies wait for.
+    pub(super) unacknowledged: Option<Unacknowledged>,
+    /// Changes were made that the journal did not take.
+    pub(super) unaccepted: Option<ReplyError>,
+    /// Loads that were made for the present request.
+    pub(super) landed: Vec<Arc<Flight>>,
     /// The wall clock in microseconds at `base_ticks`.
     base_us: u64,
     base_ticks: u64,
@@ -37,12 +55,27 @@ impl Worker {
             effects: Effects::default(),
             spans: Vec::new(),
             requests: Vec::new(),
+            reply_begins: 0,
+            unacknowledged: None,
+            unaccepted: None,
+            landed: Vec::new(),
             base_us: 0,
             base_ticks: 0,
             ticks: 0,
         };
         worker.read_clock();
         worker
+    }
+
+    /// What the replies made since the last call have to wait for.
+    pub fn take_unacknowledged(&mut self) -> Option<Unacknowledged> {
+        self.unacknowledged.take()
+    }
+
+    /// The present reply waits for this record.
+    pub(super) fn wait_for(&mut self, sequence: u64) {
+        let begins = self.unacknowledged.map_or(self.reply_begins, |earlier| earlier.begins);
+        self.unacknowledged = Some(Unacknowledged { sequence, begins });
     }
 
     /// Reads the clocks: once for all requests that are there.

@@ -15,9 +15,9 @@ use super::waiting::{pending_end, wait_end};
 use super::workers::Bench;
 use crate::clients::{Client, Session, Transaction};
 use crate::config::Id;
-use crate::engine::{Blocked, Pending, Step, WaitEnd};
+use crate::engine::{Blocked, Pending, Step, Unacknowledged, WaitEnd};
 use crate::instance::Instance;
-use crate::protocol::RequestParser;
+use crate::protocol::{Reply, ReplyError, RequestParser};
 
 /// Buffers above this size are given back once they are empty.
 const KEEP_CAPACITY: usize = 16 * 1024;
@@ -34,6 +34,8 @@ struct Connection {
     unsent: Vec<u8>,
     /// How much of them it took meanwhile.
     sent: usize,
+    /// What has to be acknowledged before they may be sent, and where in them that begins to matter.
+    unacknowledged: Option<Unacknowledged>,
     /// What it waits for. Whatever ends the connection, the keys must hear of it.
     blocked: Option<Blocked>,
     /// The command that a pause holds back.
@@ -85,6 +87,7 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, socket: Accepted, client: Arc<Clie
                 pending: Vec::new(),
                 unsent: Vec::new(),
                 sent: 0,
+                unacknowledged: None,
                 blocked: None,
                 held: None,
             };
@@ -111,10 +114,7 @@ impl Connection {
             turn = match turn {
                 Turn::Read => self.turn().await?,
                 Turn::Again => self.run_pending().await?,
-                Turn::Blocked => {
-                    self.wait().await?;
-                    Turn::Read
-                }
+                Turn::Blocked => self.wait().await?,
                 Turn::Held => self.hold().await?,
                 Turn::Pending(pending) => self.pend(pending).await?,
                 Turn::Close => return Ok(()),
@@ -146,7 +146,8 @@ impl Connection {
             let input = &mut bench.input[..read];
             let progress = bench.worker.run(&mut self.session, &mut self.parser, input, &mut bench.output);
             self.pending.extend_from_slice(&bench.input[progress.consumed..read]);
-            let sent = send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent);
+            let sent =
+                send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent, &mut self.unacknowledged);
             (progress.consumed, read, progress.step, sent)
         };
         if consumed < read {
@@ -216,7 +217,8 @@ impl Connection {
             if self.pending.is_empty() && self.pending.capacity() > KEEP_CAPACITY {
                 self.pending = Vec::new();
             }
-            let sent = send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent);
+            let sent =
+                send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent, &mut self.unacknowledged);
             (progress.step, sent)
         };
         self.note_buffers();
@@ -275,6 +277,7 @@ impl Connection {
 
     /// Sends what the socket did not take at once.
     async fn flush(&mut self) -> io::Result<()> {
+        let acknowledged = self.acknowledged().await;
         while self.sent < self.unsent.len() {
             self.session.client.output_buffer.store(self.unsent.len() - self.sent, Relaxed);
             let idle = self.instance.settings.int(Id::Timeout);
@@ -297,26 +300,41 @@ impl Connection {
             self.unsent = Vec::new();
         }
         self.session.client.output_buffer.store(0, Relaxed);
-        Ok(())
+        acknowledged
+    }
+
+    /// Waits until the replies may be sent. If that will never be, an error takes the place of those that it concerns, and
+    /// the connection ends: what its client sent is done in the cache, and whether it is safe is not known.
+    async fn acknowledged(&mut self) -> io::Result<()> {
+        let Some(Unacknowledged { sequence, begins }) = self.unacknowledged.take() else { return Ok(()) };
+        let Some(tier) = self.instance.database() else { return Ok(()) };
+        let Err(error) = tier.acknowledged(sequence).await else { return Ok(()) };
+        self.unsent.truncate(begins);
+        let error = ReplyError::new(format!("IOERR the write may be lost: {error}"));
+        Reply::new(&mut self.unsent, self.session.protocol).error(&error);
+        Err(io::ErrorKind::ConnectionAborted.into())
     }
 
     /// Waits for what a blocked command waits for.
-    async fn wait(&mut self) -> io::Result<()> {
-        let Some(blocked) = self.blocked.take() else { return Ok(()) };
+    async fn wait(&mut self) -> io::Result<Turn> {
+        let Some(blocked) = self.blocked.take() else { return Ok(Turn::Read) };
         let client = self.session.client.clone();
         self.instance.clients.set_blocked(&client, Some(blocked.waiter.clone()));
         let end = wait_end(&self.stream, &mut self.pending, self.instance, &client, &blocked).await;
         self.instance.clients.set_blocked(&client, None);
-        {
+        let (step, sent) = {
             let bench = &mut *self.bench.borrow_mut();
             bench.output.clear();
-            bench.worker.finish_wait(&mut self.session, &blocked, end, &mut bench.output);
-            send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent)?;
-        }
+            let step = bench.worker.finish_wait(&mut self.session, &blocked, end, &mut bench.output);
+            (
+                step,
+                send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent, &mut self.unacknowledged),
+            )
+        };
         if end == WaitEnd::Gone {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        self.flush().await
+        self.after(step, sent).await
     }
 
     /// Waits for the end of a pause, and tries the held command again.
@@ -334,7 +352,10 @@ impl Connection {
             let bench = &mut *self.bench.borrow_mut();
             bench.output.clear();
             let step = bench.worker.try_again(&mut self.session, &held, &mut bench.output);
-            (step, send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent))
+            (
+                step,
+                send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent, &mut self.unacknowledged),
+            )
         };
         self.after(step, sent).await
     }
@@ -348,7 +369,10 @@ impl Connection {
             let bench = &mut *self.bench.borrow_mut();
             bench.output.clear();
             let step = bench.worker.resume(&mut self.session, &pending, finished, &mut bench.output);
-            (step, send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent))
+            (
+                step,
+                send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent, &mut self.unacknowledged),
+            )
         };
         self.after(step, sent).await
     }
@@ -364,9 +388,11 @@ fn send_replies(
     bench: &mut Bench,
     unsent: &mut Vec<u8>,
     already_sent: &mut usize,
+    unacknowledged: &mut Option<Unacknowledged>,
 ) -> io::Result<()> {
     bench.worker.counters.output_bytes.add(bench.output.len() as u64);
-    let sent = send(stream, &bench.output);
+    *unacknowledged = bench.worker.take_unacknowledged();
+    let sent = if unacknowledged.is_some() { Ok(0) } else { send(stream, &bench.output) };
     let is_large = bench.output.capacity() > super::workers::KEEP_OUTPUT;
     if let Ok(sent) = sent
         && sent < bench.output.len()

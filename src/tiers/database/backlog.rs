@@ -4,8 +4,8 @@
 //! - A record's changes stay together, and records leave from the front: a batch is a prefix, so the order of each key
 //!   holds, and a transaction lands whole.
 //! - A key is here exactly as long as its latest state is not in the database: so it is pinned, and its state is found.
-//! - A single change of a key that waits already takes the place of the state that waits (not once a batch has it):
-//!   a hot key costs one state, however often it is written.
+//! - A single change of a key that waits already takes the place of the state that waits (not once a batch has it), or is
+//!   put on top of it if it is of single columns: a hot key costs one state, however often it is written.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -58,8 +58,11 @@ impl Backlog {
             let record = &mut self.queue[(latest.slot - self.base) as usize];
             record.sequences.push(sequence);
             latest.version = change.version;
-            let [change] = <[RowChange; 1]>::try_from(changes).unwrap_or_else(|_| unreachable!("it has one"));
-            record.changes[latest.index] = change;
+            for change in changes {
+                let waiting = &mut record.changes[latest.index];
+                let before = std::mem::replace(&mut waiting.state, RowState::Absent);
+                *waiting = RowChange { state: before.then(change.state), ..change };
+            }
             return;
         }
         let slot = self.end();
@@ -117,7 +120,12 @@ impl Backlog {
         let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(count);
         for change in self.queue.iter().take(records).flat_map(|record| &record.changes) {
             match places.get(&*change.key) {
-                Some(place) => batch[*place] = change.clone(),
+                Some(place) => {
+                    let earlier = &mut batch[*place];
+                    let before = std::mem::replace(&mut earlier.state, RowState::Absent);
+                    earlier.state = before.then(change.state.clone());
+                    earlier.version = change.version;
+                }
                 None => {
                     places.insert(&change.key, batch.len());
                     batch.push(change.clone());
@@ -127,8 +135,9 @@ impl Backlog {
         Taken { batch: Batch { changes: batch }, records }
     }
 
-    /// The taken records are in the database or given up; returns their sequences.
-    pub fn finish(&mut self) -> Vec<u64> {
+    /// The taken records are in the database or given up; tells of keys that have nothing waiting any more, and returns
+    /// the sequences.
+    pub fn finish(&mut self, mut settled: impl FnMut(&[u8])) -> Vec<u64> {
         let mut sequences = Vec::new();
         for record in self.queue.drain(..std::mem::take(&mut self.taken)) {
             self.base += 1;
@@ -137,6 +146,7 @@ impl Backlog {
             for change in record.changes {
                 if self.latest.get(&change.key).is_some_and(|latest| latest.version == change.version) {
                     self.latest.remove(&change.key);
+                    settled(&change.key);
                 }
             }
         }
@@ -167,10 +177,10 @@ mod tests {
         // A batch has it: what comes now is another record.
         backlog.push(4, vec![change("a", 4)]);
         assert_eq!(backlog.state(b"a"), Some(&RowState::Value(b"4".to_vec())));
-        assert_eq!(backlog.finish(), [1, 2, 3]);
+        assert_eq!(backlog.finish(|_| ()), [1, 2, 3]);
         assert!(backlog.contains(b"a"));
         assert_eq!(versions(&backlog.take(10)), [4]);
-        assert_eq!(backlog.finish(), [4]);
+        assert_eq!(backlog.finish(|_| ()), [4]);
         assert!(!backlog.contains(b"a"));
         assert_eq!((backlog.depth(), backlog.done()), (0, 2));
     }
@@ -182,9 +192,9 @@ mod tests {
         backlog.push(2, vec![change("a", 2), change("b", 2), change("c", 2)]);
         backlog.push(3, vec![change("b", 3)]);
         assert_eq!(versions(&backlog.take(2)), [1]);
-        assert_eq!(backlog.finish(), [1]);
+        assert_eq!(backlog.finish(|_| ()), [1]);
         assert_eq!(versions(&backlog.take(2)), [2, 3, 2]);
-        assert_eq!(backlog.finish(), [2, 3]);
+        assert_eq!(backlog.finish(|_| ()), [2, 3]);
     }
 
     #[test]
@@ -193,7 +203,7 @@ mod tests {
         backlog.push(1, vec![change("a", 1)]);
         backlog.push(2, vec![change("a", 2), change("b", 2)]);
         assert_eq!(versions(&backlog.take(100)), [2, 2]);
-        assert_eq!(backlog.finish(), [1, 2]);
+        assert_eq!(backlog.finish(|_| ()), [1, 2]);
         assert_eq!(backlog.depth(), 0);
     }
 }

@@ -11,13 +11,14 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::store::{Failure, Loaded};
+use super::install::Brought;
+use super::store::Failure;
 
 /// One load.
 pub struct Flight {
     key: Box<[u8]>,
     void: AtomicBool,
-    result: Mutex<Option<Arc<Result<Loaded, Failure>>>>,
+    result: Mutex<Option<Result<Brought, Failure>>>,
     landed: Notify,
     flights: Arc<Flights>,
 }
@@ -76,18 +77,26 @@ impl Flight {
         self.void.load(Ordering::SeqCst)
     }
 
+    /// Whether it has landed, found nothing, and is still good.
+    pub fn is_absent(&self) -> bool {
+        !self.is_void() && matches!(*self.result.lock(), Some(Ok(Brought::Nothing)))
+    }
+
     /// The load has ended.
-    pub fn land(&self, result: Result<Loaded, Failure>) {
-        *self.result.lock() = Some(Arc::new(result));
+    pub fn land(&self, result: Result<Brought, Failure>) {
+        *self.result.lock() = Some(result);
         self.landed.notify_waiters();
     }
 
     /// What was loaded, once it is.
-    pub async fn landed(&self) -> Arc<Result<Loaded, Failure>> {
+    pub async fn landed(&self) -> Result<Brought, Failure> {
         loop {
             let notified = self.landed.notified();
+            tokio::pin!(notified);
+            // Enabled before the look, so that a landing in between is not missed.
+            notified.as_mut().enable();
             if let Some(result) = &*self.result.lock() {
-                return Arc::clone(result);
+                return result.clone();
             }
             notified.await;
         }

@@ -48,6 +48,32 @@ pub enum RowState {
     },
 }
 
+impl RowState {
+    /// This state and then a later one, as one.
+    #[must_use]
+    pub fn then(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Fields { mut fields, whole }, Self::Fields { fields: changed, whole: false }) => {
+                for (index, value) in changed {
+                    match fields.iter_mut().find(|(other, _)| *other == index) {
+                        Some((_, before)) => *before = value,
+                        None => fields.push((index, value)),
+                    }
+                }
+                Self::Fields { fields, whole }
+            }
+            // On top of no row, single columns are all there is.
+            (Self::Absent, Self::Fields { fields, .. }) => Self::Fields { fields, whole: true },
+            (_, later) => later,
+        }
+    }
+
+    /// Whether it says nothing of a part of the row.
+    pub fn is_partial(&self) -> bool {
+        matches!(self, Self::Fields { whole: false, .. } | Self::Document { whole: false, .. })
+    }
+}
+
 /// A row's new state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowChange {

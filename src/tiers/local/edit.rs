@@ -23,6 +23,7 @@ impl View<'_> {
     ) -> Result<Option<R>, ReplyError> {
         let hash = self.hash(key);
         let (settings, now_ms) = (self.settings(), self.now_ms());
+        self.before_edit(hash, key);
         let Some(entry) = self.live(hash, key) else { return Ok(None) };
         super::eviction::touch(entry, settings, now_ms);
         let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;

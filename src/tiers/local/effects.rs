@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::value::Value;
+use crate::protocol::ReplyError;
 use crate::types::table::Table;
 
 /// The classes of keyspace events, as `notify-keyspace-events` names them by letters.
@@ -59,6 +60,11 @@ impl Event {
     pub const EXPIRED: Self = Self { class: EventClass::Expired, name: "expired" };
     /// The key made room for others.
     pub const EVICTED: Self = Self { class: EventClass::Evicted, name: "evicted" };
+
+    /// Whether only the key's deadline changed.
+    pub fn is_deadline(self) -> bool {
+        self.class == EventClass::Generic && matches!(self.name, "expire" | "persist")
+    }
 }
 
 /// Collected under the locks, carried out after them.
@@ -72,6 +78,10 @@ pub struct Effects {
     pub garbage: Vec<Value>,
     /// Whole tables to free.
     pub tables: Vec<Table<Entry>>,
+    /// What has to be acknowledged by the tier that was told of the changes, before the client is answered.
+    pub journaled: Option<u64>,
+    /// Changes were made and not taken by the tier that has to have them: the client is told this.
+    pub unaccepted: Option<ReplyError>,
     /// The tables are to be free before the reply is sent (`FLUSHALL SYNC`).
     pub frees_tables_now: bool,
 }
@@ -80,6 +90,11 @@ impl Effects {
     /// Whether there is nothing to do.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.events.is_empty() && self.garbage.is_empty() && self.tables.is_empty()
+        self.ready.is_empty()
+            && self.events.is_empty()
+            && self.garbage.is_empty()
+            && self.tables.is_empty()
+            && self.journaled.is_none()
+            && self.unaccepted.is_none()
     }
 }

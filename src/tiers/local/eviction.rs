@@ -141,7 +141,12 @@ impl Keyspace {
     fn evict_one(&self, index: usize, policy: Policy, now_ms: u64, effects: &mut Effects) -> bool {
         let settings = self.settings();
         let mut shard = self.lock(index);
-        let Some((db, hash, key)) = victim(&mut shard, policy, settings, now_ms) else { return false };
+        let pins = |db: usize, key: &[u8]| self.mirror_of(db).is_some_and(|mirror| mirror.pins(key));
+        let victim = victim(&mut shard, policy, settings, now_ms, &pins);
+        let Some((db, hash, key)) = victim else { return false };
+        if let Some(mirror) = self.mirror_of(db) {
+            mirror.gone(&key);
+        }
         let Some(entry) = shard.databases[db].remove(hash, &key) else { return false };
         shard.counters.evicted += 1;
         drop(entry);
@@ -195,9 +200,17 @@ pub(super) fn resident(keys: &Table<Entry>, id: Queued) -> Option<&Entry> {
 
 type Victim = (usize, u64, Box<[u8]>);
 
-fn victim(shard: &mut Shard, policy: Policy, settings: &Settings, now_ms: u64) -> Option<Victim> {
+type Pins<'a> = &'a dyn Fn(usize, &[u8]) -> bool;
+
+fn victim(
+    shard: &mut Shard,
+    policy: Policy,
+    settings: &Settings,
+    now_ms: u64,
+    pins: Pins<'_>,
+) -> Option<Victim> {
     if policy == Policy::AllkeysS3fifo {
-        return s3fifo_victim(shard);
+        return s3fifo_victim(shard, pins);
     }
     let samples = (settings.int(Id::MaxmemorySamples) as usize).max(MIN_SAMPLES);
     let mut best: Option<(u64, Victim)> = None;
@@ -205,6 +218,9 @@ fn victim(shard: &mut Shard, policy: Policy, settings: &Settings, now_ms: u64) -
     {
         let table = &database.keys;
         let mut consider = |entry: &Entry| {
+            if pins(db, entry.key()) {
+                return;
+            }
             let score = score(entry, policy, settings, now_ms);
             if best.as_ref().is_none_or(|(other, _)| score > *other) {
                 best = Some((score, (db, Element::hash(entry), entry.key().into())));
@@ -236,7 +252,7 @@ fn score(entry: &Entry, policy: Policy, settings: &Settings, now_ms: u64) -> u64
     }
 }
 
-fn s3fifo_victim(shard: &mut Shard) -> Option<Victim> {
+fn s3fifo_victim(shard: &mut Shard, pins: Pins<'_>) -> Option<Victim> {
     // The fullest database pays first.
     let (db, database) =
         shard.databases.iter_mut().enumerate().max_by_key(|(_, database)| database.keys.len())?;
@@ -245,6 +261,9 @@ fn s3fifo_victim(shard: &mut Shard) -> Option<Victim> {
         let found =
             keys.find_mut(id.hash, |entry| entry.mark() >> 2 == id.ticket && Element::hash(entry) == id.hash);
         let Some(entry) = found else { return Resident::Gone };
+        if pins(db, entry.key()) {
+            return Resident::Pinned;
+        }
         let frequency = entry.mark() & FREQUENCY;
         if frequency > 0 {
             entry.set_mark(entry.mark() - 1);

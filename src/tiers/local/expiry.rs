@@ -24,7 +24,7 @@ impl Keyspace {
             if database.volatile == 0 {
                 return removed_keys;
             }
-            let (observers, settings) = (&shard.observers, self.settings());
+            let (observers, settings, mirror) = (&shard.observers, self.settings(), self.mirror_of(db));
             let count = database.keys.sweep(
                 &mut database.sweep,
                 BUCKETS_PER_LOCK,
@@ -32,6 +32,9 @@ impl Keyspace {
                 |entry| entry.is_expired(now_ms),
                 |entry| {
                     let key = entry.key();
+                    if let Some(mirror) = mirror {
+                        mirror.gone(key);
+                    }
                     if observers.as_ref().is_some_and(|observers| observers.changed(db, key)) {
                         effects.ready.push((db, key.into()));
                     }

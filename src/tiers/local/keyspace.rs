@@ -1,11 +1,12 @@
 //! The keyspace: shards that all threads share, each behind a lock of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::eviction::EvictionState;
+use super::mirror::Mirror;
 use super::shard::{Shard, ShardCounters};
 use crate::config::Settings;
 
@@ -18,6 +19,8 @@ pub struct Keyspace {
     databases: usize,
     settings: Arc<Settings>,
     pub(super) eviction: EvictionState,
+    /// The tier that is told of changes, if there is one.
+    pub(super) mirror: OnceLock<&'static dyn Mirror>,
 }
 
 /// Sums over all shards.
@@ -27,7 +30,7 @@ impl Keyspace {
     /// An empty keyspace.
     pub fn new(databases: usize, settings: Arc<Settings>) -> Self {
         let shards = (0..SHARDS).map(|_| CachePadded::new(Mutex::new(Shard::new(databases)))).collect();
-        Self { shards, databases, settings, eviction: EvictionState::default() }
+        Self { shards, databases, settings, eviction: EvictionState::default(), mirror: OnceLock::new() }
     }
 
     /// How many databases there are.

@@ -36,8 +36,15 @@ impl WatchFlag {
 /// How a blocked client's wait ended.
 #[derive(Debug)]
 pub enum WaiterOutcome {
-    /// Its command ran: the encoded reply.
-    Served(Vec<u8>),
+    /// Its command ran.
+    Served {
+        /// The encoded reply.
+        encoded: Vec<u8>,
+        /// What has to be acknowledged before the client gets it.
+        journaled: Option<u64>,
+    },
+    /// Its command is to be run again: something has to be loaded first.
+    Again,
     /// `CLIENT UNBLOCK`: with an error, or as if the time were up.
     Unblocked {
         /// Whether the client gets an error.

@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 use super::effects::{Effects, Event};
 use super::entry::Entry;
 use super::keyspace::Keyspace;
+use super::mirror::Follow;
 use super::shard::{Database, Shard};
+use super::trial::Trial;
 use super::value::{Stored, ValueRef};
 use crate::config::Settings;
 use crate::protocol::ReplyError;
@@ -45,6 +47,9 @@ pub struct View<'a> {
     /// The command's key, already hashed to find its shard: most commands have just this one.
     first: (&'a [u8], u64),
     touches: bool,
+    /// Whether changes are told to another tier, or only tried.
+    follows: bool,
+    pub(super) follow: Follow,
 }
 
 /// What is known of a key without looking at its value.
@@ -85,13 +90,27 @@ impl<'a> View<'a> {
             LockPlan::Keys(hashes) => Self::lock_keys(keyspace, hashes),
             LockPlan::All => Locks::All((0..keyspace.shards()).map(|shard| keyspace.lock(shard)).collect()),
         };
-        let mut view = Self { keyspace, locks, db, now_ms, effects, first: (&[], 0), touches: true };
+        let mut view = Self::with(keyspace, locks, db, now_ms, effects, (&[], 0));
         if let LockPlan::Keys(hashes) = plan
             && hashes.len() > 1
         {
             view.prefetch(hashes);
         }
         view
+    }
+
+    #[inline]
+    fn with(
+        keyspace: &'a Keyspace,
+        locks: Locks<'a>,
+        db: usize,
+        now_ms: u64,
+        effects: &'a mut Effects,
+        first: (&'a [u8], u64),
+    ) -> Self {
+        let follow = Follow::of(keyspace);
+        let follows = follow.mirror.is_some();
+        Self { keyspace, locks, db, now_ms, effects, first, touches: true, follows, follow }
     }
 
     /// Brings locked keys into the cache together, rather than waiting for each in turn.
@@ -115,7 +134,7 @@ impl<'a> View<'a> {
     ) -> Self {
         let shard = Keyspace::shard_of(hash);
         let locks = Locks::One(shard, keyspace.lock(shard));
-        Self { keyspace, locks, db, now_ms, effects, first: (key, hash), touches: true }
+        Self::with(keyspace, locks, db, now_ms, effects, (key, hash))
     }
 
     fn lock_keys(keyspace: &'a Keyspace, hashes: &[u64]) -> Locks<'a> {
@@ -197,6 +216,33 @@ impl<'a> View<'a> {
             },
             Locks::All(guards) => &mut guards[index],
             _ => panic!("the command touches a key that its key specs do not declare"),
+        }
+    }
+
+    /// The same for reading; `None` if it is not held.
+    pub(super) fn held(&self, hash: u64) -> Option<&Shard> {
+        let index = Keyspace::shard_of(hash);
+        match &self.locks {
+            Locks::One(held, guard) if *held == index => Some(guard),
+            Locks::Many(guards) => {
+                guards.binary_search_by_key(&index, |(held, _)| *held).ok().map(|at| &*guards[at].1)
+            }
+            Locks::All(guards) => Some(&guards[index]),
+            Locks::Each | Locks::One(..) => None,
+        }
+    }
+
+    /// Has changes tried from here on.
+    pub(super) fn follow_trial(&mut self, trial: Trial) {
+        self.follow.trial = Some(trial);
+        self.follows = true;
+    }
+
+    /// Has changes noted before they are made, if anybody follows them.
+    #[inline]
+    pub(super) fn before_edit(&mut self, hash: u64, key: &[u8]) {
+        if self.follows {
+            self.note_before(hash, key);
         }
     }
 
@@ -315,16 +361,23 @@ impl<'a> View<'a> {
     /// Records that a key changed: the one place that tells everybody who must know.
     #[inline]
     pub(super) fn record(&mut self, hash: u64, key: &[u8], event: Event) {
+        self.shard(hash).counters.changes += 1;
+        if !(self.follows && self.keep(hash, key, event)) {
+            self.tell_observers(hash, key);
+        }
+        if self.keyspace.settings().notifies(event.class as u32) {
+            self.effects.events.push((self.db, event, key.into()));
+        }
+    }
+
+    /// Tells those who watch a key or wait for it.
+    #[inline]
+    pub(super) fn tell_observers(&mut self, hash: u64, key: &[u8]) {
         let db = self.db;
-        let shard = self.shard(hash);
-        shard.counters.changes += 1;
-        if let Some(observers) = &shard.observers
+        if let Some(observers) = &self.shard(hash).observers
             && observers.changed(db, key)
         {
             self.effects.ready.push((db, key.into()));
-        }
-        if self.keyspace.settings().notifies(event.class as u32) {
-            self.effects.events.push((db, event, key.into()));
         }
     }
 

@@ -96,6 +96,12 @@ impl Journal {
         self.reserve(parts.iter().map(|part| part.len()).sum())?.append(parts)
     }
 
+    /// Appends a record whether or not there is room: of what the cache has already. To be asked for before, see
+    /// [`Self::reserve`].
+    pub fn append_regardless(&self, parts: &[&[u8]]) -> Result<Sequence, JournalError> {
+        self.shared.append(parts)
+    }
+
     /// Up to where clients may be answered.
     pub fn acknowledged(&self) -> Sequence {
         self.shared.acknowledged()

@@ -1,0 +1,204 @@
+//! What requests need of the database before they run: rows in the cache, room in the journal, keys of their own.
+//!
+//! Asked with the locks of the request's keys held: what is there then is there while the request runs.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::execute::Flow;
+use super::pending::Pending;
+use super::worker::Worker;
+use crate::clients::Session;
+use crate::commands::keys::{self, access};
+use crate::commands::spec::{Run, Scope, flag};
+use crate::commands::table::Command;
+use crate::protocol::{Args, Reply, ReplyError};
+use crate::tiers::database::install::Brought;
+use crate::tiers::database::rules::Mode;
+use crate::tiers::database::store::{Failure, RowState};
+use crate::tiers::database::tier::{Tier, refusal};
+use crate::tiers::local::{DATABASE, View};
+
+/// A key with its database.
+pub(super) type Key = (usize, Box<[u8]>);
+
+/// Whether requests may run.
+pub(super) enum Prepared {
+    /// They may.
+    Ready,
+    /// They must not.
+    Refused(ReplyError),
+    /// Not yet.
+    Waits(Waits),
+    /// They may, and are answered once the database has committed what they change.
+    Through,
+}
+
+/// What requests have to wait for.
+#[derive(Default)]
+pub(super) struct Waits {
+    /// Rows to load.
+    loads: Vec<(usize, Box<[u8]>)>,
+    /// What is accepted has to be in the database first.
+    flush: bool,
+    /// Keys that somebody else is changing.
+    lanes: Vec<Key>,
+}
+
+/// A key of a request.
+struct Named {
+    key: SmallVec<[u8; 64]>,
+    /// Whether what the request does depends on what the key holds.
+    depends: bool,
+}
+
+impl Worker {
+    /// Whether the request concerns rows of the database.
+    #[cold]
+    pub(super) fn has_rows(&self, db: usize, command: &Command, args: Args<'_>) -> bool {
+        let Some(tier) = self.instance.database().filter(|_| db == DATABASE) else { return false };
+        named(command, args).iter().any(|named| tier.rules.find(&named.key).is_some())
+    }
+
+    /// Whether these requests, which run as one, may run now. `view` holds their keys.
+    pub(super) fn prepare<'c>(
+        &mut self,
+        tier: &'static Tier,
+        db: usize,
+        view: &mut View<'_>,
+        requests: impl Iterator<Item = (&'c Command, Args<'c>)>,
+    ) -> Prepared {
+        let mut waits = Waits::default();
+        let (mut bytes, mut writes, mut through, mut pinned) = (0, false, false, false);
+        let selected = view.db();
+        for (command, args) in requests {
+            let is_write = command.spec.has(flag::WRITE) || matches!(command.spec.run, Run::Limit(_));
+            let has_lanes = is_write && !tier.lanes.is_empty();
+            if db != DATABASE && !has_lanes {
+                continue;
+            }
+            for Named { key, depends } in named(command, args) {
+                if has_lanes && tier.lanes.of(db, &key).is_some() {
+                    waits.lanes.push((db, key.to_vec().into()));
+                }
+                let Some(rule) = tier.rules.find(&key).filter(|_| db == DATABASE) else { continue };
+                if is_write && let Some(config) = tier.rules.get(rule) {
+                    writes |= config.writes();
+                    bytes += key.len();
+                    through |= config.mode == Mode::WriteThrough;
+                    pinned |= tier.pins_row(&key);
+                }
+                view.select(db);
+                if !depends || view.contains(&key) {
+                    continue;
+                }
+                match tier.unflushed(&key) {
+                    Some(RowState::Absent) => {}
+                    Some(state) if state.is_partial() => waits.flush = true,
+                    Some(state) => match tier.adopt(view, rule, &key, &state) {
+                        Ok(Brought::Value | Brought::Nothing) => {}
+                        Err(error) => return Prepared::Refused(load_error(&error)),
+                    },
+                    None if tier.is_absent(&key) || self.has_landed(&key) => {}
+                    None => waits.loads.push((rule, key.to_vec().into())),
+                }
+            }
+            if is_write {
+                bytes += args.iter().map(<[u8]>::len).sum::<usize>();
+            }
+        }
+        view.select(selected);
+        if writes && let Err(error) = tier.admit(bytes) {
+            return Prepared::Refused(refusal(&error));
+        }
+        // The order of versions is that of the writes, also where one goes through the backlog and one beside it.
+        waits.flush |= through && pinned;
+        if waits.flush || !waits.loads.is_empty() || !waits.lanes.is_empty() {
+            return Prepared::Waits(waits);
+        }
+        if through { Prepared::Through } else { Prepared::Ready }
+    }
+
+    fn has_landed(&self, key: &[u8]) -> bool {
+        self.landed.iter().any(|flight| flight.key() == key && flight.is_absent())
+    }
+
+    /// Waits for what is missing; then the request runs again.
+    #[cold]
+    pub(super) fn fill(&self, tier: &'static Tier, waits: Waits, args: Args<'_>) -> Flow {
+        let keyspace = &self.instance.keyspace;
+        let flights: Vec<_> = waits.loads.iter().map(|(rule, key)| tier.load(keyspace, *rule, key)).collect();
+        let (lanes, loading) = (waits.lanes, flights.iter().map(Arc::clone).collect::<Vec<_>>());
+        let limit = tier.config.statement_timeout.0;
+        let fill = async move {
+            tier.lanes.free(&lanes).await;
+            if waits.flush && !tier.flush(Some(limit)).await {
+                return Err(ReplyError::fixed(
+                    "BUSY the database has not taken earlier writes of the key in time",
+                ));
+            }
+            for flight in loading {
+                flight.landed().await.map_err(|error| load_error(&error))?;
+            }
+            Ok(())
+        };
+        Flow::Pending(Pending::fill(Box::pin(fill), args).with(flights))
+    }
+
+    /// Makes the reply an error if the journal did not take what the request changed.
+    #[cold]
+    pub(super) fn refuse_unaccepted(&mut self, session: &Session, out: &mut Vec<u8>) {
+        if let Some(error) = self.unaccepted.take() {
+            out.truncate(self.reply_begins);
+            self.count_error(&error);
+            Reply::new(out, session.protocol).error(&error);
+        }
+    }
+}
+
+/// What a client is told whose row cannot be loaded.
+fn load_error(error: &Failure) -> ReplyError {
+    ReplyError::new(format!("DBERR cannot load the row: {error}"))
+}
+
+/// The keys of a request, with their database.
+pub(super) fn keys_of(db: usize, command: &Command, args: Args<'_>) -> Vec<Key> {
+    named(command, args).into_iter().map(|named| (db, named.key.to_vec().into())).collect()
+}
+
+fn named(command: &Command, args: Args<'_>) -> SmallVec<[Named; 2]> {
+    let mut scope = command.spec.scope;
+    while let Scope::By(decide) = scope {
+        scope = decide(args);
+    }
+    if matches!(scope, Scope::Each)
+        || !matches!(command.spec.run, Run::Data(_) | Run::Blocking(_) | Run::Limit(_))
+    {
+        return SmallVec::new();
+    }
+    let of = |key: &[u8], depends| Named { key: SmallVec::from_slice(key), depends };
+    let mut all: SmallVec<[Named; 2]> = match command.single_key() {
+        Some(index) => {
+            let flags = command.spec.keys.first().map_or(0, |spec| spec.flags);
+            args.get(index).map(|key| of(key, depends(command, args, flags))).into_iter().collect()
+        }
+        None => {
+            let found = keys::extract(command.spec, args).unwrap_or_default();
+            found.iter().map(|(index, flags)| of(args.at(*index), depends(command, args, *flags))).collect()
+        }
+    };
+    all.extend(command.spec.derived_key.map(|derive| of(&derive(args), true)));
+    all
+}
+
+/// Whether a command's doing or its reply depends on what a key with these access flags holds.
+fn depends(command: &Command, args: Args<'_>, flags: u16) -> bool {
+    match command.spec.name {
+        "set" => (3..args.len())
+            .any(|index| ["nx", "xx", "get", "keepttl"].iter().any(|word| args.is(index, word))),
+        // Without REPLACE they fail if there is such a key.
+        "restore" | "copy" => true,
+        _ => flags & (access::OW | access::UPDATE) != access::OW | access::UPDATE,
+    }
+}

@@ -1,0 +1,88 @@
+//! The cache follows the database: rows that others changed are dropped from it.
+//!
+//! What waits for the database stays: it is newer than what the others wrote, as far as anybody here can tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::store::Notification;
+use super::tier::Tier;
+use crate::clock;
+use crate::tiers::local::{DATABASE, Effects, Keyspace, LockPlan, View};
+use crate::types::hasher::hash_bytes;
+
+/// The pause between two looks at a row after a commit of unknown outcome.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+impl Tier {
+    /// Listens to the database for as long as the process lives.
+    pub fn follow(&'static self, keyspace: &'static Keyspace) {
+        let listener = Arc::new(move |notification| self.notified(keyspace, notification));
+        self.runtime.spawn(self.store.listen(listener));
+    }
+
+    fn notified(&self, keyspace: &Keyspace, notification: Notification) {
+        match notification {
+            Notification::Changed { rule, key } => {
+                self.invalidate_queries([rule].into_iter());
+                self.forget(keyspace, &key);
+            }
+            Notification::TableChanged { table } => {
+                self.table_changed(Some(&table));
+                self.forget_all(keyspace, Some(&table));
+            }
+            Notification::Lost => {
+                tracing::warn!(
+                    "changes in the database are not told at the moment: dropping its rows from the cache"
+                );
+                self.table_changed(None);
+                self.forget_all(keyspace, None);
+            }
+            Notification::Listening => tracing::info!("listening for changes in the database"),
+        }
+    }
+
+    /// Drops a row from the cache, unless its latest state is not in the database yet.
+    pub fn forget(&self, keyspace: &Keyspace, key: &[u8]) {
+        let plan = LockPlan::Keys([hash_bytes(key)].into_iter().collect());
+        let mut effects = Effects::default();
+        let mut view = View::new(keyspace, &plan, DATABASE, clock::wall_ms(), &mut effects);
+        self.changed(key);
+        if !self.pins_row(key) && self.lanes.of(DATABASE, key).is_none() {
+            view.forget(key);
+        }
+    }
+
+    /// Drops all rows, or those of a table, from the cache.
+    fn forget_all(&self, keyspace: &Keyspace, table: Option<&str>) {
+        self.flights.void_all();
+        self.forget_absences();
+        let mut cursor = 0;
+        loop {
+            let mut effects = Effects::default();
+            let mut view = View::new(keyspace, &LockPlan::Each, DATABASE, clock::wall_ms(), &mut effects);
+            let mut keys: Vec<Box<[u8]>> = Vec::new();
+            cursor = view.scan(cursor, 1000, |key, _| {
+                let rule = self.rules.find(key).and_then(|rule| self.rules.get(rule));
+                if rule.is_some_and(|rule| table.is_none_or(|table| rule.table() == table)) {
+                    keys.push(key.into());
+                }
+            });
+            drop(view);
+            keys.iter().for_each(|key| self.forget(keyspace, key));
+            if cursor == 0 {
+                return;
+            }
+        }
+    }
+
+    /// A commit ended without the database saying how: as soon as it answers again, the row is dropped from the cache,
+    /// to be loaded as it is.
+    pub async fn look_again(&'static self, keyspace: &'static Keyspace, rule: usize, key: Box<[u8]>) {
+        while self.store.load(rule, &key).await.is_err() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        self.lanes.free(&[(DATABASE, key.clone())]).await;
+        self.forget(keyspace, &key);
+    }
+}

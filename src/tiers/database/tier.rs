@@ -1,0 +1,351 @@
+//! The database tier as the others use it: what must be loaded, what was changed, and until when to wait.
+//!
+//! Invariants:
+//! - A change gets its sequence, and its place in the backlog, under the lock of the key's shard and under one lock of
+//!   the backlog, so both have the order in which the cache changed.
+//! - Calls of the database run on the tier's own runtime; whoever waits for them waits without a lock.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::backlog::Backlog;
+use super::encoding::{self, Unreadable};
+use super::flights::{Flight, Flights};
+use super::journal::{self, Fsync, Journal, JournalError, OpenError, Sequence};
+use super::queries::Results;
+use super::rules::{RuleError, Rules};
+use super::store::{Failure, RowChange, RowState, SetupError, Store};
+use super::{install, lanes::Lanes};
+use crate::clock;
+use crate::config::database::{DatabaseConfig, JournalFsync, JournalPlace};
+use crate::protocol::ReplyError;
+use crate::tiers::local::Keyspace;
+
+/// Absent rows remembered at most; beyond it all are forgotten.
+const MAX_ABSENCES: usize = 100_000;
+
+/// Why the tier cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A rule is wrong.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// The database is not as it should be.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// It cannot be asked.
+    #[error(transparent)]
+    Database(#[from] Failure),
+    /// The journal cannot be opened.
+    #[error("journal: {0}")]
+    Journal(#[from] OpenError),
+    /// The journal holds what the configuration no longer knows.
+    #[error(
+        "the journal's record {sequence} cannot be replayed: {reason}; configure it as before until it is flushed"
+    )]
+    Replay {
+        /// The record.
+        sequence: Sequence,
+        /// Why.
+        reason: Unreadable,
+    },
+    /// Configured, but not supported.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A thread or runtime cannot be started.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// What a client is told whose write the journal does not take.
+pub fn refusal(error: &JournalError) -> ReplyError {
+    match error {
+        JournalError::Full(_) => ReplyError::new(format!(
+            "BUSY the write is refused, the database has not taken those before it: {error}"
+        )),
+        _ => ReplyError::new(format!("IOERR {error}; writes are refused")),
+    }
+}
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Batches committed.
+    pub batches: AtomicU64,
+    /// Changes committed.
+    pub changes: AtomicU64,
+    /// Nanoseconds that commits took.
+    pub batch_nanos: AtomicU64,
+    /// Tries that the database could not serve.
+    pub retries: AtomicU64,
+    /// Changes put among the dead letters.
+    pub dead_letters: AtomicU64,
+    /// Rows read.
+    pub loads: AtomicU64,
+    /// Reads that failed.
+    pub failed_loads: AtomicU64,
+    /// Changes that the journal did not take although the cache has them.
+    pub unjournaled: AtomicU64,
+    /// Whether the last try of the flusher failed.
+    pub is_away: AtomicBool,
+}
+
+/// The tier.
+pub struct Tier {
+    /// Which keys are rows.
+    pub rules: Arc<Rules>,
+    /// The section of the configuration.
+    pub config: DatabaseConfig,
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// What was accepted.
+    pub journal: Journal,
+    /// What is counted.
+    pub counters: Counters,
+    /// Loads under way.
+    pub flights: Arc<Flights>,
+    pub(super) backlog: Mutex<Backlog>,
+    pub(super) work: Notify,
+    pub(super) done: watch::Sender<u64>,
+    /// Records up to this slot are to be flushed without waiting for a batch to fill.
+    pub(super) hurry: AtomicU64,
+    pub(super) stopping: AtomicBool,
+    /// Keys whose change is being committed.
+    pub lanes: Lanes,
+    /// Results of named queries.
+    pub results: Results,
+    absences: Mutex<HashMap<Box<[u8]>, Instant, ahash::RandomState>>,
+    progress: Arc<Notify>,
+    /// Where calls of the database run.
+    pub runtime: tokio::runtime::Handle,
+}
+
+impl Tier {
+    /// Opens the tier: holds the rules against the database, replays the journal.
+    ///
+    /// # Errors
+    /// Why it cannot start.
+    pub async fn open(
+        config: &DatabaseConfig,
+        directory: &Path,
+        store: Arc<dyn Store>,
+        rules: Arc<Rules>,
+    ) -> Result<Self, StartError> {
+        if config.journal == JournalPlace::Upstream {
+            let reason = "database.journal: the upstream cannot hold the journal yet; use \"local\"";
+            return Err(StartError::Unsupported(reason.to_owned()));
+        }
+        store.check().await?;
+        let highest = store.highest_version().await?;
+        let options = journal::Options {
+            fsync: match config.journal_fsync {
+                JournalFsync::Always => Fsync::Always,
+                JournalFsync::EverySecond => Fsync::EverySecond,
+                JournalFsync::No => Fsync::No,
+            },
+            max_size: config.journal_max_size.0,
+            first_sequence: highest.max(0) as u64 + 1,
+            ..journal::Options::default()
+        };
+        let (mut backlog, mut unreadable, mut empty) = (Backlog::default(), None, Vec::new());
+        let (journal, report) =
+            Journal::open(directory, options, |sequence, payload| {
+                match encoding::decode(&rules, sequence, payload) {
+                    Ok(changes) if changes.is_empty() => empty.push(sequence),
+                    Ok(changes) => backlog.push(sequence, changes),
+                    Err(reason) => drop(unreadable.get_or_insert((sequence, reason))),
+                }
+            })?;
+        if let Some((sequence, reason)) = unreadable {
+            return Err(StartError::Replay { sequence, reason });
+        }
+        journal.complete(empty);
+        if report.records > 0 {
+            tracing::info!(records = report.records, "replayed the journal: they go to the database now");
+        }
+        let progress = Arc::new(Notify::new());
+        let waiters = Arc::clone(&progress);
+        journal.on_progress(Box::new(move || waiters.notify_waiters()));
+        let hurry = AtomicU64::new(backlog.end());
+        Ok(Self {
+            rules,
+            config: config.clone(),
+            store,
+            journal,
+            counters: Counters::default(),
+            flights: Arc::default(),
+            backlog: Mutex::new(backlog),
+            work: Notify::new(),
+            done: watch::channel(0).0,
+            hurry,
+            stopping: AtomicBool::new(false),
+            lanes: Lanes::default(),
+            results: Results::default(),
+            absences: Mutex::default(),
+            progress,
+            runtime: tokio::runtime::Handle::current(),
+        })
+    }
+
+    /// Whether the journal has room for so many bytes more: to be asked before the cache is changed.
+    ///
+    /// # Errors
+    /// It is full, or has failed.
+    pub fn admit(&self, bytes: usize) -> Result<(), JournalError> {
+        self.journal.reserve(bytes).map(drop)
+    }
+
+    /// Takes changes that were made to the cache, with the locks of their keys held.
+    ///
+    /// # Errors
+    /// The journal did not take them.
+    pub fn accept(&self, mut changes: Vec<RowChange>) -> Result<Sequence, JournalError> {
+        let payload = encoding::encode(&self.rules, &changes);
+        let count = changes.len();
+        for change in &changes {
+            self.changed(&change.key);
+        }
+        let (is_due, sequence) = {
+            let mut backlog = self.backlog.lock();
+            let sequence = self.journal.append_regardless(&[&payload]).inspect_err(|error| {
+                self.counters.unjournaled.fetch_add(count as u64, Ordering::Relaxed);
+                tracing::error!(%error, "the journal did not take what the cache has");
+            })?;
+            changes.iter_mut().for_each(|change| change.version = sequence as i64);
+            let before = backlog.depth();
+            backlog.push(sequence, changes);
+            // Once a batch is full the flusher has been told.
+            let is_full = before < self.config.batch_size && backlog.depth() >= self.config.batch_size;
+            (is_full || before == 0, sequence)
+        };
+        if is_due {
+            self.work.notify_one();
+        }
+        Ok(sequence)
+    }
+
+    /// A version above all before it, for a change that does not go through the backlog.
+    ///
+    /// # Errors
+    /// The journal gives none.
+    pub fn next_version(&self) -> Result<i64, JournalError> {
+        let sequence = self.journal.append_regardless(&[&encoding::encode(&self.rules, &[])])?;
+        self.journal.complete([sequence]);
+        Ok(sequence as i64)
+    }
+
+    /// A key changed, here or in the database: nothing that was learnt about it before holds.
+    pub fn changed(&self, key: &[u8]) {
+        self.flights.void(key);
+        let mut absences = self.absences.lock();
+        if !absences.is_empty() {
+            absences.remove(key);
+        }
+    }
+
+    /// Whether the row's latest state is not in the database yet: so its key must not be evicted.
+    pub fn pins_row(&self, key: &[u8]) -> bool {
+        self.backlog.lock().contains(key)
+    }
+
+    /// The row's latest state, if it is not in the database yet.
+    pub fn unflushed(&self, key: &[u8]) -> Option<RowState> {
+        self.backlog.lock().state(key).cloned()
+    }
+
+    /// Whether the row is known to be absent.
+    pub fn is_absent(&self, key: &[u8]) -> bool {
+        let absences = self.absences.lock();
+        !absences.is_empty() && absences.get(key).is_some_and(|until| clock::monotonic() < *until)
+    }
+
+    pub(super) fn forget_absences(&self) {
+        self.absences.lock().clear();
+    }
+
+    /// Remembers that a row is absent, if that is wished; the key's lock is held and its flight is not void.
+    pub(super) fn note_absent(&self, flight: &Flight, rule: usize) {
+        let Some(ttl) = self.rules.get(rule).and_then(|rule| rule.negative_ttl) else { return };
+        let mut absences = self.absences.lock();
+        if absences.len() >= MAX_ABSENCES {
+            absences.clear();
+        }
+        absences.insert(flight.key().into(), clock::monotonic() + ttl);
+    }
+
+    /// Begins loading a row into the cache, or joins who loads it.
+    pub fn load(&'static self, keyspace: &'static Keyspace, rule: usize, key: &[u8]) -> Arc<Flight> {
+        let (flight, leads) = self.flights.join(key);
+        if leads {
+            let (loading, limit) = (Arc::clone(&flight), self.config.statement_timeout.0);
+            self.runtime.spawn(async move {
+                let loaded = tokio::time::timeout(limit, self.store.load(rule, loading.key())).await;
+                let result = loaded
+                    .unwrap_or_else(|_| Err(Failure::Transient("it did not answer in time".to_owned())));
+                let result =
+                    result.and_then(|loaded| install::install(self, keyspace, rule, &loading, &loaded));
+                let counters = &self.counters;
+                let counter = if result.is_ok() { &counters.loads } else { &counters.failed_loads };
+                counter.fetch_add(1, Ordering::Relaxed);
+                loading.land(result);
+            });
+        }
+        flight
+    }
+
+    /// Resolves when the journal has acknowledged the sequence.
+    ///
+    /// # Errors
+    /// It never may.
+    pub async fn acknowledged(&self, sequence: Sequence) -> Result<(), JournalError> {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            // Enabled before the look, so that progress in between is not missed.
+            progress.as_mut().enable();
+            if self.journal.status(sequence)? {
+                return Ok(());
+            }
+            progress.await;
+        }
+    }
+
+    /// Flushes what was accepted until now; says whether it was done in time.
+    pub async fn flush(&self, timeout: Option<Duration>) -> bool {
+        let end = self.backlog.lock().end();
+        self.hurry.fetch_max(end, Ordering::SeqCst);
+        self.work.notify_one();
+        let mut done = self.done.subscribe();
+        // The sender lives as long as the tier.
+        let flushed = async { done.wait_for(|done| *done >= end).await.is_ok() };
+        match timeout {
+            Some(timeout) => tokio::time::timeout(timeout, flushed).await.unwrap_or(false),
+            None => flushed.await,
+        }
+    }
+
+    /// Changes that wait, and for how long the oldest has.
+    pub fn depth(&self) -> (usize, Duration) {
+        let backlog = self.backlog.lock();
+        let age = backlog.oldest().map_or(Duration::ZERO, |oldest| clock::monotonic() - oldest);
+        (backlog.depth(), age)
+    }
+
+    /// Runs something of the database on the tier's runtime.
+    ///
+    /// # Errors
+    /// The database's, or that the runtime has ended.
+    pub async fn ask<T: Send + 'static>(
+        &'static self,
+        question: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let asked = self.runtime.spawn(question).await;
+        asked.unwrap_or_else(|_| Err(Failure::Transient("the server is ending".to_owned())))
+    }
+}

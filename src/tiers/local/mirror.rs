@@ -1,0 +1,189 @@
+//! Changes on their way to another tier that holds what the keys hold, and what comes from there.
+//!
+//! Invariants:
+//! - The rows that a command or transaction changed are told at once, with their values at its end, before its locks are
+//!   released: whatever ends the view, [`Drop`] sees to it.
+//! - Only keys of database 0 are rows. `FLUSHALL`, `FLUSHDB` and `SWAPDB` concern the cache alone: rows stay.
+//!
+//! Not here: what becomes of the changes ([`Mirror`]'s business), and what is a row.
+
+use super::effects::Event;
+use super::entry::Entry;
+use super::keyspace::Keyspace;
+use super::trial::Trial;
+use super::value::ValueRef;
+use super::view::View;
+use crate::protocol::ReplyError;
+use crate::types::hasher::hash_bytes;
+
+/// The database whose keys can be rows.
+pub const DATABASE: usize = 0;
+
+/// The fields of a hash that are columns, in the rule's order.
+pub type Columns = Box<[Option<Vec<u8>>]>;
+
+/// A row that changed.
+pub struct Change<'a> {
+    /// Which rule made the key a row.
+    pub rule: usize,
+    /// The key.
+    pub key: &'a [u8],
+    /// What the columns were before, if it is a hash that was merely edited.
+    pub before: Option<&'a Columns>,
+    /// The value and its deadline; nothing if the key is gone.
+    pub value: Option<(ValueRef<'a>, Option<u64>)>,
+}
+
+/// Another tier that holds what the keys hold. It is called with locks of the keyspace held, and must be quick.
+pub trait Mirror: Sync {
+    /// The rule that makes a key a row.
+    fn rule(&self, key: &[u8]) -> Option<usize>;
+
+    /// Whether it is to be told of this change of a row. If not, what it knows of the key is void.
+    fn wants(&self, rule: usize, key: &[u8], event: Event) -> bool;
+
+    /// The columns of a value, if changes of single ones are told from one another.
+    fn columns(&self, rule: usize, value: ValueRef<'_>) -> Option<Columns>;
+
+    /// Takes changes that were made; returns what has to be acknowledged before the client is answered.
+    ///
+    /// # Errors
+    /// They were not taken, and what the client is to be told of that.
+    fn accept(&self, changes: &[Change<'_>]) -> Result<Option<u64>, ReplyError>;
+
+    /// Whether the key must not be evicted.
+    fn pins(&self, key: &[u8]) -> bool;
+
+    /// A key was evicted or its time has come.
+    fn gone(&self, key: &[u8]);
+}
+
+/// A change to be told at the end of the view.
+pub(super) struct Mirrored {
+    rule: usize,
+    hash: u64,
+    key: Box<[u8]>,
+    before: Option<Columns>,
+    is_recorded: bool,
+}
+
+/// What a view has to do for other tiers.
+pub(super) struct Follow {
+    pub(super) mirror: Option<&'static dyn Mirror>,
+    mirrored: Vec<Mirrored>,
+    pub(super) trial: Option<Trial>,
+}
+
+impl Follow {
+    #[inline]
+    pub(super) fn of(keyspace: &Keyspace) -> Self {
+        Self { mirror: keyspace.mirror.get().copied(), mirrored: Vec::new(), trial: None }
+    }
+}
+
+impl Keyspace {
+    /// Has changes told to another tier from now on; only the first call counts.
+    pub fn attach(&self, mirror: &'static dyn Mirror) {
+        self.mirror.get_or_init(|| mirror);
+    }
+
+    /// The other tier, for keys of this database.
+    #[inline]
+    pub(super) fn mirror_of(&self, db: usize) -> Option<&'static dyn Mirror> {
+        if db == DATABASE { self.mirror.get().copied() } else { None }
+    }
+}
+
+impl View<'_> {
+    /// A key is about to be edited, not replaced.
+    #[cold]
+    pub(super) fn note_before(&mut self, hash: u64, key: &[u8]) {
+        let Some(mirror) = self.follow.mirror.filter(|_| self.db == DATABASE) else { return };
+        if self.follow.mirrored.iter().any(|mirrored| *mirrored.key == *key) {
+            return;
+        }
+        let Some(rule) = mirror.rule(key) else { return };
+        let before = self.live(hash, key).and_then(|entry| mirror.columns(rule, entry.value()));
+        if before.is_some() {
+            let key = key.into();
+            self.follow.mirrored.push(Mirrored { rule, hash, key, before, is_recorded: false });
+        }
+    }
+
+    /// Keeps a recorded change for the end of the view; says whether it is only tried.
+    #[cold]
+    pub(super) fn keep(&mut self, hash: u64, key: &[u8], event: Event) -> bool {
+        if let Some(trial) = &mut self.follow.trial {
+            trial.note(self.db, hash, key);
+            return true;
+        }
+        let Some(mirror) = self.follow.mirror.filter(|_| self.db == DATABASE) else { return false };
+        let Some(rule) = mirror.rule(key) else { return false };
+        let noted = self.follow.mirrored.iter_mut().find(|mirrored| *mirrored.key == *key);
+        if !mirror.wants(rule, key, event) {
+            return false;
+        }
+        match noted {
+            Some(noted) => noted.is_recorded = true,
+            None => {
+                let (before, is_recorded, key) = (None, true, key.into());
+                self.follow.mirrored.push(Mirrored { rule, hash, key, before, is_recorded });
+            }
+        }
+        false
+    }
+
+    #[cold]
+    fn tell(&mut self, mirror: &'static dyn Mirror) {
+        let mirrored = std::mem::take(&mut self.follow.mirrored);
+        let change = |mirrored: &'_ Mirrored| {
+            let entry = self.held(mirrored.hash)?.databases[DATABASE].find(mirrored.hash, &mirrored.key);
+            Some(entry.map(|entry| (entry.value(), entry.deadline())))
+        };
+        let recorded = mirrored.iter().filter(|mirrored| mirrored.is_recorded);
+        let changes: Vec<Change<'_>> = recorded
+            .map(|noted| Change {
+                rule: noted.rule,
+                key: &noted.key,
+                before: noted.before.as_ref(),
+                value: change(noted).flatten(),
+            })
+            .collect();
+        if changes.is_empty() {
+            return;
+        }
+        match mirror.accept(&changes) {
+            Ok(Some(sequence)) => self.effects.journaled = Some(sequence),
+            Ok(None) => {}
+            Err(error) => self.effects.unaccepted = Some(error),
+        }
+    }
+
+    /// Puts an entry whose key is absent into the cache, as another tier has it: that is no change.
+    pub fn adopt(&mut self, entry: Entry) {
+        let hash = hash_bytes(entry.key());
+        self.insert(hash, entry);
+    }
+}
+
+impl View<'_> {
+    /// Drops a key from the cache because another tier has a newer value: watchers are told, that tier is not.
+    pub fn forget(&mut self, key: &[u8]) {
+        let hash = hash_bytes(key);
+        if self.live(hash, key).is_some() {
+            self.remove(hash, key);
+            self.tell_observers(hash, key);
+        }
+    }
+}
+
+impl Drop for View<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.follow.mirrored.is_empty()
+            && let Some(mirror) = self.follow.mirror
+        {
+            self.tell(mirror);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Commands that are tried: they run, their changes are taken back, and are made for good later, or never.
+//!
+//! A write-through rule needs it: the cache keeps the old value until the database has the new one. A trial tells nobody
+//! of its changes: no watcher, no waiter, no other tier. Whoever tries sees to it that nothing else changes the keys in
+//! between.
+
+use super::entry::Entry;
+use super::mirror::{Columns, DATABASE};
+use super::view::View;
+
+/// The changes of a trial that goes on.
+#[derive(Default)]
+pub(super) struct Trial {
+    /// Every key that the commands may change, as it was.
+    before: Vec<(usize, u64, Box<[u8]>, Option<Entry>)>,
+    changed: Vec<(usize, u64, Box<[u8]>)>,
+}
+
+/// The changes that a trial would have made.
+#[derive(Default)]
+pub struct Tried {
+    changes: Vec<TriedChange>,
+}
+
+/// A key and what it would hold.
+pub struct TriedChange {
+    /// The database.
+    pub db: usize,
+    hash: u64,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// The key's new entry; none if it would be gone.
+    pub entry: Option<Entry>,
+    /// What its columns are now, if another tier tells single ones from one another.
+    pub before: Option<Columns>,
+}
+
+impl Trial {
+    pub(super) fn note(&mut self, db: usize, hash: u64, key: &[u8]) {
+        if !self.changed.iter().any(|(of, _, changed)| *of == db && **changed == *key) {
+            self.changed.push((db, hash, key.into()));
+        }
+    }
+}
+
+impl Tried {
+    /// The changes, each key once.
+    pub fn changes(&self) -> &[TriedChange] {
+        &self.changes
+    }
+}
+
+impl View<'_> {
+    /// From here on changes are tried. `keys` are all that may change, with their databases; they are held locked.
+    pub fn begin_trial<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])>) {
+        let db = self.db;
+        let mut before: Vec<(usize, u64, Box<[u8]>, Option<Entry>)> = Vec::new();
+        for (of, key) in keys {
+            if before.iter().any(|(other, _, name, _)| *other == of && **name == *key) {
+                continue;
+            }
+            self.db = of;
+            let (hash, entry) = (crate::types::hasher::hash_bytes(key), self.copy_of(key, key));
+            before.push((of, hash, key.into(), entry));
+        }
+        self.db = db;
+        self.follow_trial(Trial { before, changed: Vec::new() });
+    }
+
+    /// Takes the changes back, and returns them.
+    pub fn end_trial(&mut self) -> Tried {
+        let Some(Trial { before, changed }) = self.follow.trial.take() else { return Tried::default() };
+        let db = self.db;
+        let mut changes = Vec::with_capacity(changed.len());
+        for (of, hash, key, old) in before {
+            if !changed.iter().any(|(other, _, name)| *other == of && *name == key) {
+                continue;
+            }
+            self.db = of;
+            let entry = self.database(hash).remove(hash, &key);
+            let before = old.and_then(|old| {
+                let mirror = self.follow.mirror.filter(|_| of == DATABASE);
+                let before = mirror.and_then(|mirror| mirror.columns(mirror.rule(&key)?, old.value()));
+                self.insert(hash, old);
+                before
+            });
+            changes.push(TriedChange { db: of, hash, key, entry, before });
+        }
+        self.db = db;
+        Tried { changes }
+    }
+
+    /// Makes tried changes for good, which other tiers have already. The keys are held locked.
+    pub fn make(&mut self, tried: Tried) {
+        let (db, mirror) = (self.db, self.follow.mirror.take());
+        for TriedChange { db: of, hash, key, entry, .. } in tried.changes {
+            self.db = of;
+            self.remove(hash, &key);
+            if let Some(entry) = entry {
+                self.insert(hash, entry);
+            }
+            // Its events were collected when it was tried.
+            self.tell_observers(hash, &key);
+        }
+        self.db = db;
+        self.follow.mirror = mirror;
+    }
+}
