@@ -1,12 +1,13 @@
 //! The `anteroom` command: arguments, configuration, log, run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anteroom::config::Config;
-use anteroom::config::arguments::{Arguments, Command, Serve, Sql};
+use anteroom::config::arguments::{Arguments, Command, JournalWork, Serve, Sql};
 use anteroom::tiers::database::postgres::triggers::triggers;
 use anteroom::tiers::database::rules::Rules;
+use anteroom::tiers::database::{encoding, journal};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Some(Command::Check { config }) => return check(config),
         Some(Command::Sql { what: Sql::Triggers { config } }) => return print_triggers(config),
+        Some(Command::Journal { what: JournalWork::Inspect { dir } }) => return inspect(&dir),
         None => {}
     }
     let config = match Config::load(&arguments.serve) {
@@ -54,6 +56,21 @@ fn print_triggers(file: PathBuf) -> ExitCode {
         Ok(rules) => {
             print!("{}", triggers(&rules));
             ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn inspect(directory: &Path) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let found = journal::inspect(directory, &mut out, &mut |_, payload| Some(encoding::describe(payload)));
+    match found {
+        Ok(found) => {
+            let journal::Contents { segments, records, unfinished, unreadable } = found;
+            println!(
+                "{segments} segments, {records} records, {unfinished} not done, {unreadable} unreadable places"
+            );
+            if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) }
         }
         Err(error) => fail(&error),
     }

@@ -10,6 +10,7 @@ pub mod table;
 mod arguments;
 mod bitmaps;
 mod connection;
+mod database;
 mod deadline;
 mod dump;
 mod geo;
@@ -47,6 +48,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     sort::COMMANDS,
     transactions::COMMANDS,
     ratelimit::COMMANDS,
+    database::COMMANDS,
     server::COMMANDS,
 ];
 

@@ -93,6 +93,21 @@ pub enum Control {
     Unwatch,
     /// `RESET`
     Reset,
+    /// A command of the database tier.
+    Database(Database),
+}
+
+/// The commands of the database tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    /// `DB.FLUSH`
+    Flush,
+    /// `DB.STATUS`
+    Status,
+    /// `DB.DEADLETTER`
+    DeadLetter,
+    /// `DB.QUERY`
+    Query,
 }
 
 /// Which shards a data command runs under.
@@ -134,6 +149,7 @@ pub enum Group {
     Server,
     Transactions,
     RateLimit,
+    Database,
 }
 
 /// Flags, as `COMMAND` names them; the values are ours.

@@ -25,11 +25,27 @@ pub enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Look at the journal of what the database has yet to get.
+    Journal {
+        /// What to do.
+        #[command(subcommand)]
+        what: JournalWork,
+    },
     /// Print SQL for the database of a configuration file.
     Sql {
         /// What to print.
         #[command(subcommand)]
         what: Sql,
+    },
+}
+
+/// What to do with a journal.
+#[derive(Debug, Subcommand)]
+pub enum JournalWork {
+    /// Print what is in it: the keys of its records, not their values. Exit 2 if places cannot be read.
+    Inspect {
+        /// Its directory.
+        dir: PathBuf,
     },
 }
 
@@ -74,6 +90,9 @@ pub struct Serve {
     /// Where files are kept.
     #[arg(long, env = "ANTEROOM_DIR")]
     pub dir: Option<String>,
+    /// The database behind the cache.
+    #[arg(long, env = "ANTEROOM_DATABASE", value_name = "URL", hide_env_values = true)]
+    pub database: Option<String>,
     /// Where the admin HTTP server listens.
     #[arg(long, env = "ANTEROOM_ADMIN", value_name = "ADDR:PORT|off")]
     pub admin: Option<String>,

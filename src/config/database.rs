@@ -236,6 +236,15 @@ impl DatabaseConfig {
         Ok(config)
     }
 
+    /// Takes another address.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn set_url(&mut self, url: String) -> Result<(), SectionError> {
+        self.url = url;
+        self.sane()
+    }
+
     fn scalar(&mut self, key: &str, value: toml::Value) -> Result<(), String> {
         match key {
             "url" => self.url = of(value)?,

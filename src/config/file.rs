@@ -180,6 +180,15 @@ impl Loader {
     }
 
     fn flags(&mut self, flags: &Serve) -> Result<(), ConfigError> {
+        if let Some(url) = &flags.database {
+            let mut section = self.database.take().unwrap_or_default();
+            section.set_url(url.clone()).map_err(|error| ConfigError::BadValue {
+                origin: "flag or environment".to_owned(),
+                key: "database".to_owned(),
+                reason: error.reason,
+            })?;
+            self.database = Some(section);
+        }
         let bind = (!flags.bind.is_empty()).then(|| flags.bind.join(" "));
         for (key, value) in [
             ("bind", &bind),

@@ -5,6 +5,7 @@
 
 mod apart;
 mod blocking;
+mod database;
 mod execute;
 mod hold;
 mod pending;

@@ -67,6 +67,13 @@ impl Worker {
                 }
                 Ok(())
             }
+            Control::Database(what) => match self.database_command(session, what, args) {
+                Ok(flow) => {
+                    self.measure(&session.client, command, args, begin);
+                    return flow;
+                }
+                Err(error) => Err(error),
+            },
             Control::Reset => {
                 self.reset(session);
                 Reply::new(out, session.protocol).simple("RESET");

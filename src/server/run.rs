@@ -1,5 +1,6 @@
 //! The life of the server: listen, serve, end in good order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +12,10 @@ use super::workers::Workers;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::instance::Instance;
+use crate::tiers::database;
+use crate::tiers::database::flusher::Running;
+use crate::tiers::database::rules::Rules;
+use crate::tiers::database::tier::{StartError, Tier};
 
 /// Runs the server until it is told to end.
 ///
@@ -18,13 +23,9 @@ use crate::instance::Instance;
 /// If it cannot start.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let threads = config.threads;
-    // Writes that go nowhere would look as if they were safe.
-    anyhow::ensure!(
-        config.database.is_none(),
-        "the section [database] is not served yet: remove it to run without a database"
-    );
     let instance = Instance::start(config)?;
     crate::engine::start_apart(instance)?;
+    let database = start_database(instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         crate::admin::start(instance)?;
@@ -54,9 +55,23 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         instance.stop();
         notify::tell("STOPPING=1");
         drop(listeners);
-        stop(instance, workers);
+        stop(instance, workers, database);
         anyhow::Ok(())
     })
+}
+
+/// Starts the database tier, if there is to be one, and puts it behind the keyspace.
+fn start_database(instance: &'static Instance) -> Result<Option<Running>, StartError> {
+    let Some(section) = instance.config.database.clone() else { return Ok(None) };
+    let directory = instance.config.dir.join("journal");
+    let running = Running::start(move || async move {
+        let rules = Arc::new(Rules::compile(&section)?);
+        let store = database::open(&section, rules.clone())?;
+        Tier::open(&section, &directory, store, rules).await
+    })?;
+    instance.attach_database(running.tier);
+    running.tier.follow(&instance.keyspace);
+    Ok(Some(running))
 }
 
 /// Puts the policies of the file into force as they are now; a file with a fault changes nothing.
@@ -75,7 +90,7 @@ fn reload(instance: &'static Instance) {
 }
 
 /// Ends the connections, idle ones at once, busy ones when their replies are out, within the time for it.
-fn stop(instance: &'static Instance, workers: Workers) {
+fn stop(instance: &'static Instance, workers: Workers, database: Option<Running>) {
     tracing::info!("stopping: no new connections, running commands end");
     let deadline = clock::monotonic() + instance.config.shutdown_timeout;
     let finished = std::thread::spawn(move || workers.finish());
@@ -88,6 +103,9 @@ fn stop(instance: &'static Instance, workers: Workers) {
     }
     if !finished.is_finished() {
         tracing::warn!(clients = instance.clients.len(), "clients did not take their replies in time");
+    }
+    if let Some(database) = database {
+        database.stop(deadline);
     }
     tracing::info!("stopped");
 }

@@ -88,6 +88,10 @@ fn descriptions_are_those_of_redis() {
 /// Commands that Redis 7.2.6 does not have.
 const OURS: &[&str] = &[
     "cl.throttle",
+    "db.deadletter",
+    "db.flush",
+    "db.query",
+    "db.status",
     "ratelimit.check",
     "ratelimit.multi",
     "ratelimit.peek",
