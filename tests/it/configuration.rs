@@ -104,15 +104,29 @@ fn statistics_count_from_nothing_again() {
 }
 
 #[test]
-fn a_section_that_is_not_served_is_refused_at_start() {
-    let path = std::env::temp_dir().join(format!("anteroom-{}-database.toml", std::process::id()));
-    std::fs::write(&path, "[database]\nurl = \"sqlite:./data/a.db\"\n").unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_anteroom"))
-        .args(["--port", "0", "--admin", "off", "--config", path.to_str().unwrap()])
-        .output()
-        .unwrap();
-    std::fs::remove_file(&path).unwrap();
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("the section [database] is not served yet"), "{said}");
+fn a_database_that_does_not_fit_its_rules_is_refused_at_start() {
+    let dir = std::env::temp_dir().join(format!("anteroom-{}-unfit", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let rule =
+        "[[database.rules]]\npattern = \"u:{id}\"\ntable = \"users\"\nkey = { id = \"id\" }\nvalue = \"v\"\n";
+    for (database, expected) in [
+        ("url = \"sqlite:a.db\"\n", "database rule 'u:{id}': there is no table 'users'"),
+        ("url = \"postgres://nobody@127.0.0.1:1/x\"\n", "database: "),
+        (
+            "url = \"sqlite:a.db\"\njournal = \"upstream\"\n",
+            "database.journal: the upstream cannot hold the journal",
+        ),
+    ] {
+        let path = dir.join("a.toml");
+        std::fs::write(&path, format!("[database]\n{database}{rule}")).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_anteroom"))
+            .args(["--port", "0", "--admin", "off", "--config", "a.toml"])
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(expected), "{said}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -93,38 +93,13 @@ fn server(context: &mut Context<'_, '_>, text: &mut String) {
 
 fn write_behind(context: &mut Context<'_, '_>, text: &mut String) {
     let Some(tier) = context.instance.database() else { return line(text, "writebehind_enabled", 0) };
-    let (journal, counters, (depth, age)) = (tier.journal.statistics(), &tier.counters, tier.depth());
-    let batches = counters.batches.load(Relaxed);
+    let status = tier.status();
     line(text, "writebehind_enabled", 1);
-    line(text, "writebehind_database", if counters.is_away.load(Relaxed) { "away" } else { "up" });
-    line(text, "writebehind_depth", depth);
-    line(text, "writebehind_oldest_age_ms", age.as_millis());
-    line(text, "writebehind_batches", batches);
-    line(text, "writebehind_changes", counters.changes.load(Relaxed));
-    let micros = |nanos: u64| nanos / 1000;
-    line(
-        text,
-        "writebehind_batch_mean_us",
-        micros(counters.batch_nanos.load(Relaxed).checked_div(batches).unwrap_or(0)),
-    );
-    line(text, "writebehind_retries", counters.retries.load(Relaxed));
-    line(text, "writebehind_dead_letters", counters.dead_letters.load(Relaxed));
-    line(text, "database_loads", counters.loads.load(Relaxed));
-    line(text, "database_failed_loads", counters.failed_loads.load(Relaxed));
-    let (hits, runs) = tier.results.counts();
-    line(text, "database_query_hits", hits);
-    line(text, "database_query_runs", runs);
-    line(text, "journal_status", journal.trouble.map_or_else(|| "ok".to_owned(), |error| error.to_string()));
-    line(text, "journal_bytes", journal.disk_bytes + journal.buffered_bytes);
-    line(text, "journal_segments", journal.segments);
-    line(text, "journal_records", journal.unfinished);
-    line(text, "journal_last_sequence", tier.journal.last());
-    line(text, "journal_durable_sequence", journal.durable);
-    line(text, "journal_writes", journal.writes);
-    line(text, "journal_syncs", journal.syncs);
-    line(text, "journal_longest_sync_us", journal.longest_sync.as_micros());
-    line(text, "journal_errors", journal.errors);
-    line(text, "journal_refused", journal.refused);
+    line(text, "writebehind_database", if status.is_away { "away" } else { "up" });
+    line(text, "writebehind_journal", status.trouble.as_deref().unwrap_or("ok"));
+    for figure in status.figures {
+        line(text, &format!("writebehind_{}", figure.name), figure.value);
+    }
 }
 
 fn clients(context: &mut Context<'_, '_>, text: &mut String) {
