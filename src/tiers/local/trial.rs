@@ -7,13 +7,22 @@
 use super::entry::Entry;
 use super::mirror::{Columns, DATABASE};
 use super::view::View;
+use crate::types::hasher::hash_bytes;
 
 /// The changes of a trial that goes on.
 #[derive(Default)]
 pub(super) struct Trial {
     /// Every key that the commands may change, as it was.
-    before: Vec<(usize, u64, Box<[u8]>, Option<Entry>)>,
-    changed: Vec<(usize, u64, Box<[u8]>)>,
+    before: Vec<Before>,
+    /// The databases and names of keys that were changed.
+    changed: Vec<(usize, Box<[u8]>)>,
+}
+
+struct Before {
+    db: usize,
+    hash: u64,
+    key: Box<[u8]>,
+    entry: Option<Entry>,
 }
 
 /// The changes that a trial would have made.
@@ -36,9 +45,9 @@ pub struct TriedChange {
 }
 
 impl Trial {
-    pub(super) fn note(&mut self, db: usize, hash: u64, key: &[u8]) {
-        if !self.changed.iter().any(|(of, _, changed)| *of == db && **changed == *key) {
-            self.changed.push((db, hash, key.into()));
+    pub(super) fn note(&mut self, db: usize, key: &[u8]) {
+        if !self.changed.iter().any(|(of, changed)| *of == db && **changed == *key) {
+            self.changed.push((db, key.into()));
         }
     }
 }
@@ -54,14 +63,14 @@ impl View<'_> {
     /// From here on changes are tried. `keys` are all that may change, with their databases; they are held locked.
     pub fn begin_trial<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])>) {
         let db = self.db;
-        let mut before: Vec<(usize, u64, Box<[u8]>, Option<Entry>)> = Vec::new();
+        let mut before: Vec<Before> = Vec::new();
         for (of, key) in keys {
-            if before.iter().any(|(other, _, name, _)| *other == of && **name == *key) {
+            if before.iter().any(|noted| noted.db == of && *noted.key == *key) {
                 continue;
             }
             self.db = of;
-            let (hash, entry) = (crate::types::hasher::hash_bytes(key), self.copy_of(key, key));
-            before.push((of, hash, key.into(), entry));
+            let (hash, entry) = (hash_bytes(key), self.copy_of(key, key));
+            before.push(Before { db: of, hash, key: key.into(), entry });
         }
         self.db = db;
         self.follow_trial(Trial { before, changed: Vec::new() });
@@ -69,11 +78,12 @@ impl View<'_> {
 
     /// Takes the changes back, and returns them.
     pub fn end_trial(&mut self) -> Tried {
-        let Some(Trial { before, changed }) = self.follow.trial.take() else { return Tried::default() };
+        let Some(trial) = self.follow.trial.take() else { return Tried::default() };
+        let Trial { before, changed } = *trial;
         let db = self.db;
         let mut changes = Vec::with_capacity(changed.len());
-        for (of, hash, key, old) in before {
-            if !changed.iter().any(|(other, _, name)| *other == of && *name == key) {
+        for Before { db: of, hash, key, entry: old } in before {
+            if !changed.iter().any(|(other, name)| *other == of && *name == key) {
                 continue;
             }
             self.db = of;

@@ -234,7 +234,7 @@ impl<'a> View<'a> {
 
     /// Has changes tried from here on.
     pub(super) fn follow_trial(&mut self, trial: Trial) {
-        self.follow.trial = Some(trial);
+        self.follow.trial = Some(Box::new(trial));
         self.follows = true;
     }
 
