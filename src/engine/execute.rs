@@ -231,7 +231,7 @@ impl Worker {
                     return self.fill(tier, waits, args);
                 }
                 Prepared::Through => {
-                    let keys = keys_of(db, command, args);
+                    let keys = keys_of(db, [(command, args)].into_iter());
                     view.begin_trial(keys.iter().map(|(db, key)| (*db, &**key)));
                     let mut encoded = Vec::new();
                     let outcome = self.invoke(session, command, args, &mut view, &mut encoded);

@@ -275,10 +275,7 @@ fn release_watches(session: &mut Session, view: &mut View<'_>) {
 
 /// The keys that a transaction may change.
 fn transaction_keys(transaction: &Transaction, db: usize) -> Vec<Key> {
-    let keys = |(index, args): &(usize, crate::protocol::OwnedArgs)| {
-        keys_of(db, COMMANDS.at(*index), args.as_args())
-    };
-    transaction.queue.iter().flat_map(keys).collect()
+    keys_of(db, transaction.queue.iter().map(|(index, args)| (COMMANDS.at(*index), args.as_args())))
 }
 
 /// The shards that a transaction needs: those of all its commands and of the keys it watched.

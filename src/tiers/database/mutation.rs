@@ -35,7 +35,9 @@ pub fn state_of(rule: &Rule, value: ValueRef<'_>, deadline: Option<u64>) -> RowS
                 ValueRef::Set(set) => Source::Set(set),
                 ValueRef::SortedSet(set) => Source::SortedSet(set),
             });
-            RowState::Dump { kind: value.type_name().to_owned(), payload, expires_ms: deadline }
+            // The deadline of a row that is cached for a time says nothing of the row.
+            let expires_ms = deadline.filter(|_| rule.ttl.is_none());
+            RowState::Dump { kind: value.type_name().to_owned(), payload, expires_ms }
         }
     }
 }

@@ -65,7 +65,9 @@ impl View<'_> {
         let db = self.db;
         let mut before: Vec<Before> = Vec::new();
         for (of, key) in keys {
-            if before.iter().any(|noted| noted.db == of && *noted.key == *key) {
+            let is_known = before.iter().any(|noted| noted.db == of && *noted.key == *key);
+            // A command that names no database there is fails.
+            if is_known || of >= self.databases() {
                 continue;
             }
             self.db = of;
@@ -114,5 +116,49 @@ impl View<'_> {
         }
         self.db = db;
         self.follow.mirror = mirror;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::tiers::local::{Effects, Event, Expiry, Keyspace, LockPlan, WatchFlag};
+    use crate::types::listpack::Item;
+
+    fn text(view: &mut View<'_>, key: &[u8]) -> Option<Vec<u8>> {
+        view.string(key).unwrap().map(|item: Item<'_>| item.to_vec())
+    }
+
+    #[test]
+    fn what_is_tried_is_taken_back_tells_nobody_and_can_be_made() {
+        let keyspace = Keyspace::new(2, Arc::new(Settings::default()));
+        let mut effects = Effects::default();
+        let mut view = View::new(&keyspace, &LockPlan::All, 0, 1000, &mut effects);
+        view.set_string(b"old", b"1", Expiry::At(5000), Event::string("set"));
+        view.set_string(b"gone", b"1", Expiry::Never, Event::string("set"));
+        let flag = WatchFlag::default();
+        view.watch(b"old", &flag);
+        let keys: [(usize, &[u8]); 5] = [(0, b"old"), (0, b"gone"), (0, b"new"), (0, b"same"), (9, b"old")];
+        view.begin_trial(keys.into_iter());
+        view.set_string(b"old", b"2", Expiry::Never, Event::string("set"));
+        view.set_string(b"new", b"2", Expiry::Never, Event::string("set"));
+        assert!(view.delete(b"gone", Event::DEL));
+        assert_eq!(text(&mut view, b"old"), Some(b"2".to_vec()));
+        let tried = view.end_trial();
+        let mut changed: Vec<_> =
+            tried.changes().iter().map(|change| (&*change.key, change.entry.is_some())).collect();
+        changed.sort_unstable();
+        assert_eq!(changed, [(&b"gone"[..], false), (b"new", true), (b"old", true)]);
+        assert_eq!(text(&mut view, b"old"), Some(b"1".to_vec()));
+        assert_eq!(view.info(b"old").unwrap().deadline, Some(5000));
+        assert!(view.contains(b"gone") && !view.contains(b"new") && !flag.is_raised());
+        view.make(tried);
+        assert_eq!(text(&mut view, b"old"), Some(b"2".to_vec()));
+        assert_eq!(view.info(b"old").unwrap().deadline, None);
+        assert!(!view.contains(b"gone") && view.contains(b"new") && flag.is_raised());
+        assert_eq!(view.key_counts(0), (2, 0));
     }
 }
