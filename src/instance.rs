@@ -13,6 +13,7 @@ use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
 use crate::pause::Pause;
 use crate::ratelimit::RateLimits;
+use crate::scripts::Scripts;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
 use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
@@ -37,6 +38,8 @@ pub struct Instance {
     pub pause: Pause,
     /// The policies of rate limits, and what they admitted and refused.
     pub limits: RateLimits,
+    /// Scripts by their digests, and which run long.
+    pub scripts: Scripts,
     /// Which keys only grow in number.
     pub growth: Mutex<GrowthMonitor>,
     /// Bytes in use when the server had just started.
@@ -82,6 +85,7 @@ impl Instance {
             slow_log: Mutex::new(SlowLog::default()),
             latency: Mutex::new(LatencyMonitor::default()),
             pause: Pause::default(),
+            scripts: Scripts::default(),
             growth: Mutex::new(GrowthMonitor::default()),
             startup_memory: memory::used(),
             run_id: run_id.take(40).collect(),

@@ -20,6 +20,7 @@ mod lists;
 mod random;
 mod ratelimit;
 mod scanning;
+mod scripting;
 mod server;
 mod sets;
 mod sort;
@@ -46,6 +47,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     geo::COMMANDS,
     sort::COMMANDS,
     transactions::COMMANDS,
+    scripting::COMMANDS,
     ratelimit::COMMANDS,
     server::COMMANDS,
 ];

@@ -9,6 +9,8 @@ mod execute;
 mod hold;
 mod pending;
 mod pipeline;
+mod postponed;
+mod script;
 mod transaction;
 mod worker;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
+use send_wrapper::SendWrapper;
 
 use crate::clock;
 use crate::commands::table::COMMANDS;
@@ -20,6 +21,12 @@ pub struct Worker {
     pub(super) effects: Effects,
     pub(super) spans: Vec<Span>,
     pub(super) requests: Vec<super::pipeline::Request>,
+    pub(super) postponed: Vec<super::postponed::Postponed>,
+    pub(super) lua: Option<Box<super::script::Lua>>,
+    /// Bound to its thread, where the admin server's workers, which run no scripts, are not.
+    pub(super) suspended: Option<SendWrapper<super::script::Suspended>>,
+    /// Told when a script is set aside.
+    pub script_set_aside: Arc<tokio::sync::Notify>,
     /// The wall clock in microseconds at `base_ticks`.
     base_us: u64,
     base_ticks: u64,
@@ -37,6 +44,10 @@ impl Worker {
             effects: Effects::default(),
             spans: Vec::new(),
             requests: Vec::new(),
+            postponed: Vec::new(),
+            lua: None,
+            suspended: None,
+            script_set_aside: Arc::default(),
             base_us: 0,
             base_ticks: 0,
             ticks: 0,

@@ -25,6 +25,7 @@ mod postgres;
 mod pressure;
 mod protocol;
 mod ratelimit;
+mod scripts;
 mod shutdown;
 mod store;
 mod table;

@@ -140,7 +140,7 @@ impl Keyspace {
 
     fn evict_one(&self, index: usize, policy: Policy, now_ms: u64, effects: &mut Effects) -> bool {
         let settings = self.settings();
-        let mut shard = self.lock(index);
+        let Some(mut shard) = self.lock_unless_held(index) else { return false };
         let Some((db, hash, key)) = victim(&mut shard, policy, settings, now_ms) else { return false };
         let Some(entry) = shard.databases[db].remove(hash, &key) else { return false };
         shard.counters.evicted += 1;

@@ -24,4 +24,4 @@ pub use keyspace::{Keyspace, KeyspaceCounters};
 pub use observers::{Waiter, WaiterOutcome, WatchFlag};
 pub use strings::Expiry;
 pub use value::{Stored, Value, ValueRef};
-pub use view::{KeyInfo, LockPlan, View};
+pub use view::{KeyInfo, LockPlan, ShardHeld, View};

@@ -1,0 +1,142 @@
+//! Before a script runs: finding it, and whether it may run now.
+
+use std::sync::Arc;
+
+use super::Lua;
+use crate::clients::Session;
+use crate::commands::spec::Script as Kind;
+use crate::config::Id;
+use crate::engine::worker::Worker;
+use crate::instance::Instance;
+use crate::lua::{Failure, Function, Machine};
+use crate::protocol::{Args, ReplyError};
+use crate::scripts::{Digest, Flags, SOURCE_NAME, Script, digest, named_digest};
+use crate::types::number::parse_i64;
+
+/// A script that is about to run.
+pub(super) struct Prepared {
+    pub function: Function,
+    /// The digest of a script, the name of a function.
+    pub name: Vec<u8>,
+    pub is_script: bool,
+    /// Where the keys end among the arguments, which begin with the command.
+    pub keys_end: usize,
+    /// Commands that write are refused.
+    pub only_reads: bool,
+    /// Commands that need memory are refused.
+    pub refuses_memory: bool,
+}
+
+/// Of the arguments: the keys begin here.
+pub(super) const FIRST_KEY: usize = 3;
+
+const NO_SCRIPT: ReplyError = ReplyError::fixed("NOSCRIPT No matching script. Please use EVAL.");
+
+impl Worker {
+    /// The Lua of this worker, made at its first use. `None` while one of its scripts is set aside.
+    pub(super) fn take_lua(&mut self, session: &Session) -> Option<Box<Lua>> {
+        if self.suspended.is_some() {
+            return None;
+        }
+        Some(self.lua.take().unwrap_or_else(|| Box::new(Lua::new(self.instance, session))))
+    }
+}
+
+impl Lua {
+    fn new(instance: &Instance, session: &Session) -> Self {
+        Self {
+            machine: Machine::new(instance.settings.int(Id::ScriptMemoryLimit) as usize),
+            loaded: std::collections::HashMap::new(),
+            generation: instance.scripts.generation(),
+            session: Session::new(session.client.clone(), true),
+            stack: None,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Finds what a command names, and checks that it may run.
+    pub(super) fn prepare(
+        &mut self,
+        instance: &Instance,
+        kind: Kind,
+        args: Args<'_>,
+    ) -> Result<Prepared, ReplyError> {
+        let Kind::Eval { by_digest, only_reads } = kind;
+        let named = match by_digest {
+            true => Some(named_digest(args.at(1)).ok_or(NO_SCRIPT)?),
+            false => None,
+        };
+        let keys_end = FIRST_KEY + count_keys(args)?;
+        self.forget_flushed(instance);
+        let digest = named.unwrap_or_else(|| digest(args.at(1)));
+        let (function, script) = self.load(instance, digest, (!by_digest).then(|| args.at(1)))?;
+        let is_full = instance.keyspace.is_over_limit();
+        check_flags(script.flags, only_reads, is_full)?;
+        let (flags, name) = (script.flags, digest.to_vec());
+        let only_reads = only_reads || flags.has(Flags::NO_WRITES);
+        let refuses_memory = is_full && !flags.has(Flags::ALLOW_OOM);
+        Ok(Prepared { function, name, is_script: true, keys_end, only_reads, refuses_memory })
+    }
+
+    /// Forgets what the server has forgotten.
+    fn forget_flushed(&mut self, instance: &Instance) {
+        let generation = instance.scripts.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            for (_, (function, _)) in self.loaded.drain() {
+                self.machine.unload(function);
+            }
+        }
+    }
+
+    fn load(
+        &mut self,
+        instance: &Instance,
+        digest: Digest,
+        source: Option<&[u8]>,
+    ) -> Result<(Function, Arc<Script>), ReplyError> {
+        if let Some(loaded) = self.loaded.get(&digest) {
+            return Ok(loaded.clone());
+        }
+        let script = match (instance.scripts.get(&digest), source) {
+            (Some(script), _) => script,
+            (None, Some(source)) => instance.scripts.add(source, digest)?,
+            (None, None) => return Err(NO_SCRIPT),
+        };
+        let function = self
+            .machine
+            .load(&script.bytecode, SOURCE_NAME, false)
+            .map_err(|failure| cannot_load(&failure))?;
+        self.loaded.insert(digest, (function, script.clone()));
+        Ok((function, script))
+    }
+}
+
+fn cannot_load(failure: &Failure) -> ReplyError {
+    ReplyError::new([b"ERR Error compiling script (new function): ", failure.text.as_slice()].concat())
+}
+
+/// How many of the arguments are keys.
+fn count_keys(args: Args<'_>) -> Result<usize, ReplyError> {
+    let count = parse_i64(args.at(2)).ok_or(ReplyError::NOT_INTEGER)?;
+    if count > (args.len() - FIRST_KEY) as i64 {
+        return Err(ReplyError::fixed("ERR Number of keys can't be greater than number of args"));
+    }
+    usize::try_from(count).map_err(|_| ReplyError::fixed("ERR Number of keys can't be negative"))
+}
+
+/// Whether something with these flags may run.
+fn check_flags(flags: Flags, only_reads: bool, is_full: bool) -> Result<(), ReplyError> {
+    if flags.has(Flags::UNSAID | Flags::NO_WRITES) {
+        return Ok(());
+    }
+    if only_reads {
+        return Err(ReplyError::fixed("ERR Can not execute a script with write flag using *_ro command."));
+    }
+    if is_full && !flags.has(Flags::ALLOW_OOM) {
+        return Err(ReplyError::fixed(
+            "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+        ));
+    }
+    Ok(())
+}
