@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use sha1::Digest as _;
@@ -172,6 +172,8 @@ pub struct Scripts {
     /// Grows when scripts are forgotten, so that machines forget theirs.
     generation: AtomicU64,
     running: Mutex<Vec<Arc<Running>>>,
+    /// Bytes that the machines of all threads take, nearly.
+    machines: AtomicUsize,
 }
 
 /// Why nothing was stopped.
@@ -224,6 +226,16 @@ impl Scripts {
             size_of::<Script>() + size_of::<Digest>() + script.bytecode.len() + script.source_len
         };
         (known.len(), known.values().map(bytes).sum())
+    }
+
+    /// A machine took so many bytes, and takes so many now.
+    pub fn note_memory(&self, before: usize, now: usize) {
+        self.machines.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// Bytes that machines take.
+    pub fn machine_memory(&self) -> usize {
+        self.machines.load(Ordering::Relaxed)
     }
 
     /// Notes one that runs beyond its time.

@@ -30,6 +30,8 @@ pub struct Lua {
     session: Session,
     /// The stack that scripts run on, while none does.
     stack: Option<DefaultStack>,
+    /// Bytes that the server's figures have the machine take.
+    told_memory: usize,
     /// A buffer for replies.
     spare: Vec<u8>,
 }

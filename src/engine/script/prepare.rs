@@ -30,6 +30,9 @@ pub(super) struct Prepared {
 /// Of the arguments: the keys begin here.
 pub(super) const FIRST_KEY: usize = 3;
 
+/// A change of a machine's memory, in bytes, that is worth telling.
+const MUCH: usize = 32 * 1024;
+
 const NO_SCRIPT: ReplyError = ReplyError::fixed("NOSCRIPT No matching script. Please use EVAL.");
 
 impl Worker {
@@ -50,6 +53,7 @@ impl Lua {
             generation: instance.scripts.generation(),
             session: Session::new(session.client.clone(), true),
             stack: None,
+            told_memory: 0,
             spare: Vec::new(),
         }
     }
@@ -68,6 +72,7 @@ impl Lua {
         };
         let keys_end = FIRST_KEY + count_keys(args)?;
         self.forget_flushed(instance);
+        self.machine.set_limit(instance.settings.int(Id::ScriptMemoryLimit) as usize);
         let digest = named.unwrap_or_else(|| digest(args.at(1)));
         let (function, script) = self.load(instance, digest, (!by_digest).then(|| args.at(1)))?;
         let is_full = instance.keyspace.is_over_limit();
@@ -76,6 +81,15 @@ impl Lua {
         let only_reads = only_reads || flags.has(Flags::NO_WRITES);
         let refuses_memory = is_full && !flags.has(Flags::ALLOW_OOM);
         Ok(Prepared { function, name, is_script: true, keys_end, only_reads, refuses_memory })
+    }
+
+    /// Tells the server's figures what the machine takes, if that has changed by much.
+    pub(super) fn tell_memory(&mut self, instance: &Instance) {
+        let memory = self.machine.memory();
+        if memory.abs_diff(self.told_memory) > MUCH {
+            instance.scripts.note_memory(self.told_memory, memory);
+            self.told_memory = memory;
+        }
     }
 
     /// Forgets what the server has forgotten.

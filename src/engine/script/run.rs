@@ -190,6 +190,7 @@ impl Worker {
         self.lua = lua;
         if let Some(lua) = &mut self.lua {
             lua.stack = Some(stack);
+            lua.tell_memory(self.instance);
         }
         if !effects.is_empty() {
             self.effects = effects;
