@@ -11,6 +11,7 @@ use crate::clock;
 use crate::config::{Config, Settings};
 use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
+use crate::libraries::Libraries;
 use crate::pause::Pause;
 use crate::ratelimit::RateLimits;
 use crate::scripts::Scripts;
@@ -40,6 +41,8 @@ pub struct Instance {
     pub limits: RateLimits,
     /// Scripts by their digests, and which run long.
     pub scripts: Scripts,
+    /// Libraries of functions.
+    pub libraries: Libraries,
     /// Which keys only grow in number.
     pub growth: Mutex<GrowthMonitor>,
     /// Bytes in use when the server had just started.
@@ -86,6 +89,7 @@ impl Instance {
             latency: Mutex::new(LatencyMonitor::default()),
             pause: Pause::default(),
             scripts: Scripts::default(),
+            libraries: Libraries::default(),
             growth: Mutex::new(GrowthMonitor::default()),
             startup_memory: memory::used(),
             run_id: run_id.take(40).collect(),

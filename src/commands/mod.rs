@@ -12,6 +12,7 @@ mod bitmaps;
 mod connection;
 mod deadline;
 mod dump;
+mod functions;
 mod geo;
 mod hashes;
 mod hyperloglogs;
@@ -48,6 +49,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     sort::COMMANDS,
     transactions::COMMANDS,
     scripting::COMMANDS,
+    functions::COMMANDS,
     ratelimit::COMMANDS,
     server::COMMANDS,
 ];

@@ -6,15 +6,15 @@ use super::spec::{CommandSpec, Context, Group, Script, flag};
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::scripts;
 
-const RUNS: u32 =
+pub(super) const RUNS: u32 =
     flag::NOSCRIPT | flag::SKIP_MONITOR | flag::STALE | flag::MOVABLEKEYS | flag::NO_MANDATORY_KEYS;
 const WRITES: &[super::keys::KeySpec] = &[counted_keys(2, RW | ACCESS | UPDATE)];
 const READS: &[super::keys::KeySpec] = &[counted_keys(2, RO | ACCESS)];
-const COST: &str = "Depends on the script";
+pub(super) const COST: &str = "Depends on the script";
 
 const fn eval(name: &'static str, by_digest: bool, only_reads: bool) -> CommandSpec {
     let spec = CommandSpec::script(name, AtLeast(3), Script::Eval { by_digest, only_reads }).with(RUNS);
-    if only_reads { spec.readonly().keys(READS) } else { spec.keys(WRITES) }
+    if only_reads { spec.readonly().keys(READS) } else { spec.with(flag::MAY_REPLICATE).keys(WRITES) }
 }
 
 /// The rows of this family.

@@ -107,6 +107,15 @@ pub enum Script {
         /// It may only read.
         only_reads: bool,
     },
+    /// `FCALL` and its kin.
+    Call {
+        /// The function may only read.
+        only_reads: bool,
+    },
+    /// `FUNCTION LOAD`
+    LoadLibrary,
+    /// `FUNCTION RESTORE`
+    RestoreLibraries,
 }
 
 /// Which shards a data command runs under.

@@ -11,7 +11,7 @@ use super::worker::Worker;
 use crate::clients::{Client, ReplyMode, Session, Transaction};
 use crate::clock;
 use crate::commands::keys;
-use crate::commands::spec::{Attempt, Context, Control, Limiter, OnTimeout, Run, Scope, flag};
+use crate::commands::spec::{Attempt, Context, Control, Limiter, OnTimeout, Run, Scope, Script, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
@@ -387,7 +387,8 @@ pub(super) fn lock_plan(command: &Command, args: Args<'_>) -> LockPlan {
     match (scope, command.spec.run) {
         (Scope::All, _) => LockPlan::All,
         (Scope::Each, _) | (_, Run::Session(_) | Run::Control(_) | Run::Container(_)) => LockPlan::Each,
-        (_, Run::Script(_)) => LockPlan::All,
+        (_, Run::Script(Script::Eval { .. } | Script::Call { .. })) => LockPlan::All,
+        (_, Run::Script(_)) => LockPlan::Keys(SmallVec::new()),
         (Scope::Keys | Scope::By(_), Run::Data(_) | Run::Blocking(_) | Run::Limit(_)) => {
             let keys = keys::extract(command.spec, args).unwrap_or_default();
             let mut hashes: SmallVec<[u64; 4]> =

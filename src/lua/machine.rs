@@ -26,8 +26,8 @@ const CALLS_PER_STEP: u32 = 64;
 pub enum Interrupt {
     /// Go on.
     Continue,
-    /// End with an error that nothing catches.
-    Kill,
+    /// End with an error of this text that nothing catches.
+    Kill(&'static str),
 }
 
 /// What scripts run in: commands, and what `redis.*` asks for.
@@ -89,7 +89,7 @@ pub struct Shared {
     pub(super) spans: Vec<Span>,
     pub(super) reply: Vec<u8>,
     interrupts: u32,
-    killed: bool,
+    killed: Option<&'static str>,
 }
 
 impl Shared {
@@ -132,7 +132,7 @@ impl Machine {
             spans: Vec::new(),
             reply: Vec::new(),
             interrupts: 0,
-            killed: false,
+            killed: None,
         });
         let memory: *mut Memory = &raw mut shared.memory;
         // SAFETY: the memory's place does not change, for it is in a box that the machine keeps.
@@ -277,7 +277,7 @@ impl Machine {
             std::mem::transmute::<NonNull<dyn Host + '_>, NonNull<dyn Host + 'static>>(NonNull::from(host))
         };
         self.shared.host = Some(pointer);
-        self.shared.killed = false;
+        self.shared.killed = None;
         let state = self.state;
         let mut job = Job { push: Some(push), status: ffi::LUA_OK };
         let (entry, context) = (protected::<_>(&job), (&raw mut job).cast());
@@ -408,23 +408,21 @@ unsafe extern "C-unwind" fn interrupt(state: *mut lua_State, collecting: c_int) 
     let mut stack = Stack { state };
     let shared = shared(&mut stack);
     shared.interrupts = shared.interrupts.wrapping_add(1);
-    if !shared.killed {
+    if shared.killed.is_none() {
         if !shared.interrupts.is_multiple_of(INTERRUPTS_PER_LOOK) {
             return;
         }
         match shared.host() {
-            Some(host) => {
-                if host.interrupt() == Interrupt::Continue {
-                    return;
-                }
-            }
+            Some(host) => match host.interrupt() {
+                Interrupt::Continue => return,
+                Interrupt::Kill(text) => shared.killed = Some(text),
+            },
             None => return,
         }
     }
-    let mut stack = Stack { state };
-    self::shared(&mut stack).killed = true;
+    let text = shared.killed.unwrap_or_default();
     if stack.has_room(4) {
-        api::push_error(&mut stack, b"Script killed by user with SCRIPT KILL...", false);
+        api::push_error(&mut stack, text.as_bytes(), false);
     }
     // SAFETY: nothing that has a destructor is left in this frame.
     unsafe { ffi::lua_error(state) }

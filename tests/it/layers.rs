@@ -16,12 +16,13 @@ const RANKS: &[(&str, u8)] = &[
     ("growth", 4),
     ("pause", 4),
     ("scripts", 4),
+    ("libraries", 5),
     ("clients", 4),
-    ("instance", 5),
-    ("commands", 6),
-    ("engine", 7),
-    ("admin", 8),
-    ("server", 9),
+    ("instance", 6),
+    ("commands", 7),
+    ("engine", 8),
+    ("admin", 9),
+    ("server", 10),
 ];
 
 fn rank(room: &str) -> u8 {

@@ -8,6 +8,7 @@ mod connection;
 mod differential;
 mod dump;
 mod expiry;
+mod functions;
 mod fuzz;
 mod generator;
 mod harness;

@@ -76,7 +76,6 @@ const FLAGS: &[(u32, &str)] = &[
     (flag::SKIP_SLOWLOG, "skip_slowlog"),
     (flag::FAST, "fast"),
     (flag::NO_AUTH, "no_auth"),
-    (flag::MAY_REPLICATE, "may_replicate"),
     (flag::NO_MULTI, "no_multi"),
     (flag::MOVABLEKEYS, "movablekeys"),
     (flag::ALLOW_BUSY, "allow_busy"),

@@ -138,13 +138,7 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn log(&mut self, level: i32, message: &[u8]) {
-        let message = String::from_utf8_lossy(message);
-        match level {
-            0 => tracing::debug!(target: "script", "{message}"),
-            1 => tracing::debug!(target: "script", verbose = true, "{message}"),
-            2 => tracing::info!(target: "script", "{message}"),
-            _ => tracing::warn!(target: "script", "{message}"),
-        }
+        log(level, message);
     }
 
     fn interrupt(&mut self) -> Interrupt {
@@ -161,7 +155,7 @@ impl Host for ScriptHost<'_, '_> {
         match &self.running {
             Some(running) if running.is_killed() => {
                 tracing::info!("a script was killed");
-                Interrupt::Kill
+                Interrupt::Kill("Script killed by user with SCRIPT KILL...")
             }
             _ => Interrupt::Continue,
         }
@@ -175,6 +169,16 @@ impl Host for ScriptHost<'_, '_> {
         _: Function,
     ) -> Result<(), Vec<u8>> {
         Err(b"redis.register_function can only be called on FUNCTION LOAD command".to_vec())
+    }
+}
+
+/// Logs what a script says.
+pub(super) fn log(level: i32, message: &[u8]) {
+    let message = String::from_utf8_lossy(message);
+    match level {
+        0 | 1 => tracing::debug!(target: "script", "{message}"),
+        2 => tracing::info!(target: "script", "{message}"),
+        _ => tracing::warn!(target: "script", "{message}"),
     }
 }
 

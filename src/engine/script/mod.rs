@@ -5,6 +5,7 @@
 //! Nobody waits for the locks of such a script (`Keyspace::lock_unless_held`).
 
 mod host;
+mod library;
 mod prepare;
 mod run;
 
@@ -26,6 +27,7 @@ pub struct Lua {
     loaded: HashMap<Digest, (Function, Arc<Script>)>,
     /// Those were known at this generation of the server's scripts.
     generation: u64,
+    functions: library::LoadedFunctions,
     /// The session that scripts' commands run in.
     session: Session,
     /// The stack that scripts run on, while none does.

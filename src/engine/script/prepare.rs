@@ -27,6 +27,13 @@ pub(super) struct Prepared {
     pub refuses_memory: bool,
 }
 
+/// What there is to be done.
+pub(super) enum Plan {
+    Run(Prepared),
+    /// Nothing more: the reply is this, or `OK`.
+    Done(Option<Vec<u8>>),
+}
+
 /// Of the arguments: the keys begin here.
 pub(super) const FIRST_KEY: usize = 3;
 
@@ -51,6 +58,7 @@ impl Lua {
             machine: Machine::new(instance.settings.int(Id::ScriptMemoryLimit) as usize),
             loaded: std::collections::HashMap::new(),
             generation: instance.scripts.generation(),
+            functions: super::library::LoadedFunctions::default(),
             session: Session::new(session.client.clone(), true),
             stack: None,
             told_memory: 0,
@@ -64,19 +72,63 @@ impl Lua {
         instance: &Instance,
         kind: Kind,
         args: Args<'_>,
+        is_queued: bool,
+    ) -> Result<Plan, ReplyError> {
+        self.machine.set_limit(instance.settings.int(Id::ScriptMemoryLimit) as usize);
+        match kind {
+            Kind::Eval { by_digest, only_reads } => {
+                self.prepare_script(instance, (by_digest, only_reads), args, is_queued).map(Plan::Run)
+            }
+            Kind::Call { only_reads } => {
+                self.prepare_function(instance, only_reads, args, is_queued).map(Plan::Run)
+            }
+            Kind::LoadLibrary => self.load_library(instance, args).map(|name| Plan::Done(Some(name))),
+            Kind::RestoreLibraries if args.len() > 4 => {
+                let shown = String::from_utf8_lossy(args.at(1)).into_owned();
+                Err(ReplyError::new(format!(
+                    "ERR unknown subcommand or wrong number of arguments for '{shown}'. Try FUNCTION HELP."
+                )))
+            }
+            Kind::RestoreLibraries => self.restore_libraries(instance, args).map(|()| Plan::Done(None)),
+        }
+    }
+
+    fn prepare_function(
+        &mut self,
+        instance: &Instance,
+        only_reads: bool,
+        args: Args<'_>,
+        is_queued: bool,
     ) -> Result<Prepared, ReplyError> {
-        let Kind::Eval { by_digest, only_reads } = kind;
+        let found = self.function(instance, args.at(1))?;
+        let bad_count = || ReplyError::fixed("ERR Bad number of keys provided");
+        let keys_end = FIRST_KEY + count_keys(args, bad_count)?;
+        let flags = found.info.flags;
+        let is_full = instance.keyspace.is_over_limit();
+        check_flags(flags, only_reads, is_full, is_queued)?;
+        let only_reads = only_reads || flags.has(Flags::NO_WRITES);
+        let refuses_memory = is_full && !flags.has(Flags::ALLOW_OOM);
+        let (function, name) = (found.function, found.info.name.clone());
+        Ok(Prepared { function, name, is_script: false, keys_end, only_reads, refuses_memory })
+    }
+
+    fn prepare_script(
+        &mut self,
+        instance: &Instance,
+        (by_digest, only_reads): (bool, bool),
+        args: Args<'_>,
+        is_queued: bool,
+    ) -> Result<Prepared, ReplyError> {
         let named = match by_digest {
             true => Some(named_digest(args.at(1)).ok_or(NO_SCRIPT)?),
             false => None,
         };
-        let keys_end = FIRST_KEY + count_keys(args)?;
+        let keys_end = FIRST_KEY + count_keys(args, || ReplyError::NOT_INTEGER)?;
         self.forget_flushed(instance);
-        self.machine.set_limit(instance.settings.int(Id::ScriptMemoryLimit) as usize);
         let digest = named.unwrap_or_else(|| digest(args.at(1)));
         let (function, script) = self.load(instance, digest, (!by_digest).then(|| args.at(1)))?;
         let is_full = instance.keyspace.is_over_limit();
-        check_flags(script.flags, only_reads, is_full)?;
+        check_flags(script.flags, only_reads, is_full, is_queued)?;
         let (flags, name) = (script.flags, digest.to_vec());
         let only_reads = only_reads || flags.has(Flags::NO_WRITES);
         let refuses_memory = is_full && !flags.has(Flags::ALLOW_OOM);
@@ -126,13 +178,13 @@ impl Lua {
     }
 }
 
-fn cannot_load(failure: &Failure) -> ReplyError {
+pub(super) fn cannot_load(failure: &Failure) -> ReplyError {
     ReplyError::new([b"ERR Error compiling script (new function): ", failure.text.as_slice()].concat())
 }
 
 /// How many of the arguments are keys.
-fn count_keys(args: Args<'_>) -> Result<usize, ReplyError> {
-    let count = parse_i64(args.at(2)).ok_or(ReplyError::NOT_INTEGER)?;
+fn count_keys(args: Args<'_>, no_number: impl FnOnce() -> ReplyError) -> Result<usize, ReplyError> {
+    let count = parse_i64(args.at(2)).ok_or_else(no_number)?;
     if count > (args.len() - FIRST_KEY) as i64 {
         return Err(ReplyError::fixed("ERR Number of keys can't be greater than number of args"));
     }
@@ -140,7 +192,7 @@ fn count_keys(args: Args<'_>) -> Result<usize, ReplyError> {
 }
 
 /// Whether something with these flags may run.
-fn check_flags(flags: Flags, only_reads: bool, is_full: bool) -> Result<(), ReplyError> {
+fn check_flags(flags: Flags, only_reads: bool, is_full: bool, is_queued: bool) -> Result<(), ReplyError> {
     if flags.has(Flags::UNSAID | Flags::NO_WRITES) {
         return Ok(());
     }
@@ -148,6 +200,10 @@ fn check_flags(flags: Flags, only_reads: bool, is_full: bool) -> Result<(), Repl
         return Err(ReplyError::fixed("ERR Can not execute a script with write flag using *_ro command."));
     }
     if is_full && !flags.has(Flags::ALLOW_OOM) {
+        if !is_queued {
+            // It is refused as any other command that may need memory.
+            return Err(ReplyError::OUT_OF_MEMORY);
+        }
         return Err(ReplyError::fixed(
             "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
         ));

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Lua;
 use super::host::{ScriptHost, WorkerPointer, time_allowed};
-use super::prepare::{FIRST_KEY, Prepared};
+use super::prepare::{FIRST_KEY, Plan, Prepared};
 use crate::clients::Session;
 use crate::clock;
 use crate::commands::spec::Script as Kind;
@@ -69,8 +69,14 @@ impl Worker {
             self.refuse(session, args, &self.instance.scripts.busy(), out);
             return Flow::Next;
         };
-        let prepared = match lua.prepare(self.instance, kind, args) {
-            Ok(prepared) => prepared,
+        let prepared = match lua.prepare(self.instance, kind, args, false) {
+            Ok(Plan::Run(prepared)) => prepared,
+            Ok(Plan::Done(name)) => {
+                self.lua = Some(lua);
+                write_done(&mut Reply::new(out, session.protocol), name.as_deref());
+                self.measure(&session.client, command, args, begin);
+                return Flow::Next;
+            }
             Err(error) => {
                 self.lua = Some(lua);
                 self.failed(command, &error, &mut Reply::new(out, session.protocol));
@@ -245,12 +251,18 @@ impl Worker {
         let begin = self.ticks;
         let result = match self.take_lua(session) {
             None => Err(RunError::Busy),
-            Some(mut lua) => match lua.prepare(self.instance, kind, args) {
+            Some(mut lua) => match lua.prepare(self.instance, kind, args, true) {
+                Ok(Plan::Done(name)) => {
+                    self.lua = Some(lua);
+                    let mut encoded = Vec::new();
+                    write_done(&mut Reply::new(&mut encoded, session.protocol), name.as_deref());
+                    Ok(encoded)
+                }
                 Err(error) => {
                     self.lua = Some(lua);
                     Err(RunError::Failed(error, false))
                 }
-                Ok(prepared) => {
+                Ok(Plan::Run(prepared)) => {
                     lua.session.client = session.client.clone();
                     let now_us = self.now_us();
                     let worker = WorkerPointer(self);
@@ -314,7 +326,10 @@ impl Lua {
         };
         let (keys, rest) = (args.take(prepared.keys_end).skip(FIRST_KEY), args.skip(prepared.keys_end));
         let out = (&mut encoded, protocol);
-        let result = self.machine.run_script(&mut host, prepared.function, keys, rest, out);
+        let result = match prepared.is_script {
+            true => self.machine.run_script(&mut host, prepared.function, keys, rest, out),
+            false => self.machine.run_function(&mut host, prepared.function, keys, rest, out),
+        };
         drop(host);
         let client = &self.session.client;
         client.db.store(db, std::sync::atomic::Ordering::Relaxed);
@@ -330,6 +345,13 @@ impl Lua {
             buffer.clear();
             self.spare = buffer;
         }
+    }
+}
+
+fn write_done(reply: &mut Reply<'_>, name: Option<&[u8]>) {
+    match name {
+        Some(name) => reply.bulk(name),
+        None => reply.ok(),
     }
 }
 
