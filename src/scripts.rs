@@ -101,10 +101,32 @@ pub fn named_digest(text: &[u8]) -> Option<Digest> {
     Some(digest)
 }
 
-/// The words of the first line, which ends at an index; `None` if no line ends.
-pub fn first_line(source: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
+/// The words of the first line, some of them in quotes, and where it ends; `None` if it does not, or a quote does not.
+pub fn first_line(source: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
     let end = memchr::memchr(b'\n', source)?;
-    Some((source[..end].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect(), end))
+    let mut letters = source[..end].iter().copied().peekable();
+    let mut words = Vec::new();
+    loop {
+        while letters.next_if(u8::is_ascii_whitespace).is_some() {}
+        if letters.peek().is_none() {
+            return Some((words, end));
+        }
+        let mut word = Vec::new();
+        while let Some(letter) = letters.next_if(|letter| !letter.is_ascii_whitespace()) {
+            if !matches!(letter, b'"' | b'\'') {
+                word.push(letter);
+                continue;
+            }
+            loop {
+                match letters.next()? {
+                    quote if quote == letter => break,
+                    b'\\' if letters.peek() == Some(&letter) => word.extend(letters.next()),
+                    other => word.push(other),
+                }
+            }
+        }
+        words.push(word);
+    }
 }
 
 fn read_shebang(source: &[u8]) -> Result<(Flags, usize), ReplyError> {
@@ -115,7 +137,7 @@ fn read_shebang(source: &[u8]) -> Result<(Flags, usize), ReplyError> {
     let (Some(engine), options) = (words.first(), words.get(1..).unwrap_or_default()) else {
         return Err(ReplyError::fixed("ERR Invalid engine in script shebang"));
     };
-    if *engine != b"#!lua" {
+    if engine != b"#!lua" {
         return Err(ReplyError::showing("ERR Unexpected engine in script shebang: ", engine, ""));
     }
     let mut flags = 0;

@@ -44,21 +44,16 @@ pub(super) fn push(stack: &mut Stack, kind: ApiKind) {
     match kind {
         ApiKind::Script => functions.extend(SCRIPT_FUNCTIONS),
         ApiKind::Function => {}
-        ApiKind::Loading => {
-            functions = vec![
-                (c"register_function", register_function),
-                (c"log", log),
-                (c"sha1hex", sha1hex),
-                (c"error_reply", error_reply),
-                (c"status_reply", status_reply),
-            ];
-        }
+        ApiKind::Loading => functions = vec![(c"register_function", register_function), (c"log", log)],
     }
     for (name, function) in functions {
         stack.push_function(function);
         stack.set_field(-2, name);
     }
     for (name, number) in NUMBERS {
+        if kind == ApiKind::Loading && name.to_bytes().starts_with(b"REPL") {
+            continue;
+        }
         stack.push_number(*number);
         stack.set_field(-2, name);
     }

@@ -106,25 +106,34 @@ fn split_bulk(rest: &[u8], len: i64) -> (&[u8], &[u8]) {
     (&rest[..len], rest.get(len + 2..).unwrap_or_default())
 }
 
-/// Writes the reply of a run: its result, which the machine keeps.
-pub(super) fn write_reply(stack: &mut Stack, reply: &mut Reply<'_>, is_resp3: bool) {
+/// Writes the reply of a run: its result, which the machine keeps. Returns the errors in it that are not counted yet.
+pub(super) fn write_reply(stack: &mut Stack, reply: Reply<'_>, is_resp3: bool) -> Vec<ReplyError> {
     super::globals::push_result(stack);
-    write(stack, reply, is_resp3, 0);
+    let mut writer = Writer { reply, is_resp3, errors: Vec::new() };
+    write(stack, &mut writer, 0);
+    writer.errors
+}
+
+struct Writer<'a> {
+    reply: Reply<'a>,
+    /// Booleans are what they are, rather than 1 and null.
+    is_resp3: bool,
+    errors: Vec<ReplyError>,
 }
 
 /// Writes the value on top, and takes it.
-fn write(stack: &mut Stack, reply: &mut Reply<'_>, is_resp3: bool, depth: usize) {
+fn write(stack: &mut Stack, writer: &mut Writer<'_>, depth: usize) {
     if depth > MAX_DEPTH || !stack.has_room(8) {
-        reply.error(&ReplyError::fixed("ERR reached lua stack limit"));
+        writer.reply.error(&ReplyError::fixed("ERR reached lua stack limit"));
         return stack.pop(1);
     }
     match stack.kind(-1) {
-        Kind::String => reply.bulk(stack.bytes(-1).unwrap_or_default()),
-        Kind::Boolean if is_resp3 => reply.boolean(stack.is_true(-1)),
-        Kind::Boolean if stack.is_true(-1) => reply.integer(1),
-        Kind::Number => reply.integer(truncated(stack.number(-1).unwrap_or_default())),
-        Kind::Table => return write_table(stack, reply, is_resp3, depth),
-        _ => reply.null(),
+        Kind::String => writer.reply.bulk(stack.bytes(-1).unwrap_or_default()),
+        Kind::Boolean if writer.is_resp3 => writer.reply.boolean(stack.is_true(-1)),
+        Kind::Boolean if stack.is_true(-1) => writer.reply.integer(1),
+        Kind::Number => writer.reply.integer(truncated(stack.number(-1).unwrap_or_default())),
+        Kind::Table => return write_table(stack, writer, depth),
+        _ => writer.reply.null(),
     }
     stack.pop(1);
 }
@@ -137,8 +146,8 @@ fn truncated(number: f64) -> i64 {
     number as i64
 }
 
-fn write_table(stack: &mut Stack, reply: &mut Reply<'_>, is_resp3: bool, depth: usize) {
-    if !write_tagged(stack, reply, is_resp3, depth) {
+fn write_table(stack: &mut Stack, writer: &mut Writer<'_>, depth: usize) {
+    if !write_tagged(stack, writer, depth) {
         let mut len = 0;
         loop {
             stack.element(-1, len + 1);
@@ -149,23 +158,29 @@ fn write_table(stack: &mut Stack, reply: &mut Reply<'_>, is_resp3: bool, depth: 
             }
             len += 1;
         }
-        reply.array(len);
+        writer.reply.array(len);
         for index in 1..=len {
             stack.element(-1, index);
-            write(stack, reply, is_resp3, depth + 1);
+            write(stack, writer, depth + 1);
         }
     }
     stack.pop(1);
 }
 
 /// Writes a table that stands for something else than an array; `false` if it does not.
-fn write_tagged(stack: &mut Stack, reply: &mut Reply<'_>, is_resp3: bool, depth: usize) -> bool {
+fn write_tagged(stack: &mut Stack, writer: &mut Writer<'_>, depth: usize) -> bool {
     stack.field(-1, c"err");
     // A number counts as a string here, as everywhere in Lua.
     let error = stack.bytes(-1).map(<[u8]>::to_vec);
     stack.pop(1);
     if let Some(text) = error {
-        reply.error(&ReplyError::new(text));
+        let error = ReplyError::new(text);
+        writer.reply.error(&error);
+        stack.field(-1, c"ignore_error_stats_update");
+        if !stack.is_true(-1) {
+            writer.errors.push(error);
+        }
+        stack.pop(1);
         return true;
     }
     let mut text = |name| {
@@ -175,33 +190,33 @@ fn write_tagged(stack: &mut Stack, reply: &mut Reply<'_>, is_resp3: bool, depth:
         text
     };
     if let Some(text) = text(c"ok") {
-        reply.raw(&[b"+", text.as_slice(), b"\r\n"].concat());
+        writer.reply.raw(&[b"+", text.as_slice(), b"\r\n"].concat());
         return true;
     }
     stack.field(-1, c"double");
     let double = (stack.kind(-1) == Kind::Number).then(|| stack.number(-1)).flatten();
     stack.pop(1);
     if let Some(double) = double {
-        reply.double(double);
+        writer.reply.double(double);
         return true;
     }
     stack.field(-1, c"big_number");
     let number = stack.bytes(-1).map(without_line_breaks);
     stack.pop(1);
     if let Some(number) = number {
-        reply.big_number(&number);
+        writer.reply.big_number(&number);
         return true;
     }
     if let Some((format, text)) = verbatim(stack) {
         let mut three = format;
         three.resize(3, b' ');
-        reply.verbatim(&String::from_utf8_lossy(&three), &text);
+        writer.reply.verbatim(&String::from_utf8_lossy(&three), &text);
         return true;
     }
     for (name, is_map) in [(c"map", true), (c"set", false)] {
         stack.field(-1, name);
         if stack.kind(-1) == Kind::Table {
-            write_entries(stack, reply, is_resp3, depth, is_map);
+            write_entries(stack, writer, depth, is_map);
             stack.pop(1);
             return true;
         }
@@ -223,8 +238,8 @@ fn verbatim(stack: &mut Stack) -> Option<(Vec<u8>, Vec<u8>)> {
     parts.0.zip(parts.1)
 }
 
-fn write_entries(stack: &mut Stack, reply: &mut Reply<'_>, is_resp3: bool, depth: usize, is_map: bool) {
-    let deferred = reply.deferred();
+fn write_entries(stack: &mut Stack, writer: &mut Writer<'_>, depth: usize, is_map: bool) {
+    let deferred = writer.reply.deferred();
     let mut len = 0;
     stack.push_nil();
     while stack.next(-2) {
@@ -233,16 +248,16 @@ fn write_entries(stack: &mut Stack, reply: &mut Reply<'_>, is_resp3: bool, depth
         }
         // The key stays for the next step; a copy of it is written.
         stack.copy(if is_map { -2 } else { -1 });
-        write(stack, reply, is_resp3, depth + 1);
+        write(stack, writer, depth + 1);
         if is_map {
-            write(stack, reply, is_resp3, depth + 1);
+            write(stack, writer, depth + 1);
         }
         len += 1;
     }
     if is_map {
-        reply.end_map(deferred, len);
+        writer.reply.end_map(deferred, len);
     } else {
-        reply.end_set(deferred, len);
+        writer.reply.end_set(deferred, len);
     }
 }
 

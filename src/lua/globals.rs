@@ -170,7 +170,13 @@ fn nonexistent(stack: &mut Stack) -> Result<usize, Raise> {
     .into())
 }
 
-/// Makes the globals of functions in libraries: those of scripts with another `redis`. Returns a reference.
+/// The names under which the registry keeps what libraries see.
+const RUNNING: &CStr = c"globals of functions";
+const LOADING: &CStr = c"globals of libraries that are loaded";
+const SWITCH: &CStr = c"metatable of the globals of libraries";
+
+/// Makes the globals of libraries, in which functions see those of scripts with another `redis`, and the code of a library,
+/// while it is loaded, nothing but a way to register functions. Returns a reference.
 pub(super) fn make_library_globals(stack: &mut Stack) -> c_int {
     stack.push_table(0, 40);
     stack.push_globals();
@@ -184,7 +190,24 @@ pub(super) fn make_library_globals(stack: &mut Stack) -> c_int {
     stack.pop(1);
     stack.copy(-1);
     stack.set_field(-2, c"_G");
+    api::push(stack, ApiKind::Function);
+    stack.set_field(-2, c"redis");
     guard(stack);
+    register(stack, RUNNING);
+
+    stack.push_table(0, 1);
+    api::push(stack, ApiKind::Loading);
+    guard(stack);
+    stack.set_field(-2, c"redis");
+    guard(stack);
+    register(stack, LOADING);
+
+    stack.push_table(0, 0);
+    stack.push_table(0, 1);
+    stack.copy(-1);
+    register(stack, SWITCH);
+    stack.set_metatable(-2);
+    stack.set_readonly(-1, true);
     set_loading(stack, false);
     // SAFETY: one table is on top.
     let reference = unsafe { ffi::lua_ref(stack.state, -1) };
@@ -192,24 +215,31 @@ pub(super) fn make_library_globals(stack: &mut Stack) -> c_int {
     reference
 }
 
-/// Gives the library globals on top the `redis` of libraries that are loaded, or that of functions that run.
+/// Takes the top into the registry.
+fn register(stack: &mut Stack, name: &CStr) {
+    // SAFETY: one value is on top.
+    unsafe { ffi::lua_rawsetfield(stack.state, ffi::LUA_REGISTRYINDEX, name.as_ptr()) };
+}
+
+/// Pushes what is in the registry.
+fn registered(stack: &mut Stack, name: &CStr) {
+    // SAFETY: pushes one value.
+    unsafe { ffi::lua_rawgetfield(stack.state, ffi::LUA_REGISTRYINDEX, name.as_ptr()) };
+}
+
+/// Has the globals of libraries be those of code that is loaded, or of functions that run.
 pub(super) fn set_loading(stack: &mut Stack, is_loading: bool) {
+    registered(stack, SWITCH);
     stack.set_readonly(-1, false);
-    if is_loading {
-        api::push(stack, ApiKind::Loading);
-        guard(stack);
-    } else {
-        api::push(stack, ApiKind::Function);
-        protect(stack);
-    }
-    stack.set_field(-2, c"redis");
+    registered(stack, if is_loading { LOADING } else { RUNNING });
+    stack.set_field(-2, c"__index");
     stack.set_readonly(-1, true);
+    stack.pop(1);
 }
 
 /// Pushes what the last call left.
 pub(super) fn push_result(stack: &mut Stack) {
-    // SAFETY: pushes one value.
-    unsafe { ffi::lua_rawgetfield(stack.state, ffi::LUA_REGISTRYINDEX, super::machine::RESULT.as_ptr()) };
+    registered(stack, super::machine::RESULT);
 }
 
 /// Pushes the function that a source makes, or an error's text; says which.

@@ -193,7 +193,8 @@ impl Machine {
         unsafe { ffi::lua_unref(self.state, function.0) };
     }
 
-    /// Calls a script: with its keys and arguments as global variables. Its reply is appended to `out`.
+    /// Calls a script: with its keys and arguments as global variables. Its reply is appended to `out`; the errors in it
+    /// that are not counted yet are returned.
     ///
     /// # Errors
     /// It raised an error, or was stopped.
@@ -204,7 +205,7 @@ impl Machine {
         keys: Args<'_>,
         arguments: Args<'_>,
         out: (&mut Vec<u8>, Protocol),
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<ReplyError>, Failure> {
         self.run(host, out, |stack| {
             stack.push_globals();
             stack.set_readonly(-1, false);
@@ -219,7 +220,8 @@ impl Machine {
         })
     }
 
-    /// Calls a function of a library: with its keys and arguments as its arguments. Its reply is appended to `out`.
+    /// Calls a function of a library: with its keys and arguments as its arguments. Its reply is appended to `out`; the
+    /// errors in it that are not counted yet are returned.
     ///
     /// # Errors
     /// It raised an error, or was stopped.
@@ -230,7 +232,7 @@ impl Machine {
         keys: Args<'_>,
         arguments: Args<'_>,
         out: (&mut Vec<u8>, Protocol),
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<ReplyError>, Failure> {
         self.run(host, out, |stack| {
             push_reference(stack, function);
             push_array(stack, keys);
@@ -244,25 +246,15 @@ impl Machine {
     /// # Errors
     /// It raised an error, or was stopped.
     pub fn load_library(&mut self, host: &mut dyn Host, function: Function) -> Result<(), Failure> {
-        // SAFETY: the reference is a table's.
-        let api = |state, is_loading| unsafe {
-            ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, self.library_globals);
-            globals::set_loading(&mut Stack { state }, is_loading);
-            ffi::lua_settop(state, 0);
-        };
-        api(self.state, true);
         let state = self.state;
+        globals::set_loading(&mut Stack { state }, true);
         let mut ignored = Vec::new();
         let result = self.run(host, (&mut ignored, Protocol::Resp2), |stack| {
             push_reference(stack, function);
             0
         });
-        // SAFETY: as above.
-        unsafe {
-            ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, self.library_globals);
-            globals::set_loading(&mut Stack { state }, false);
-            ffi::lua_settop(state, 0);
-        }
+        let result = result.map(drop);
+        globals::set_loading(&mut Stack { state }, false);
         result
     }
 
@@ -271,7 +263,7 @@ impl Machine {
         host: &mut dyn Host,
         (out, protocol): (&mut Vec<u8>, Protocol),
         push: impl FnOnce(&mut Stack) -> usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<ReplyError>, Failure> {
         // SAFETY: only the lifetime changes; the pointer is taken back below, before the borrow ends.
         let pointer = unsafe {
             std::mem::transmute::<NonNull<dyn Host + '_>, NonNull<dyn Host + 'static>>(NonNull::from(host))
@@ -290,8 +282,7 @@ impl Machine {
         let mut stack = Stack { state };
         let result = if status == ffi::LUA_OK {
             let is_resp3 = self.shared.host().is_some_and(|host| host.protocol() == Protocol::Resp3);
-            convert::write_reply(&mut stack, &mut Reply::new(out, protocol), is_resp3);
-            Ok(())
+            Ok(convert::write_reply(&mut stack, Reply::new(out, protocol), is_resp3))
         } else {
             Err(Failure::read(&mut stack, status))
         };

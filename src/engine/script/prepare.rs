@@ -50,6 +50,15 @@ impl Worker {
         }
         Some(self.lua.take().unwrap_or_else(|| Box::new(Lua::new(self.instance, session))))
     }
+
+    /// Has this worker's machine forget what the server has forgotten, though nothing is run in it.
+    pub(in crate::engine) fn refresh_lua(&mut self) {
+        let instance = self.instance;
+        if let Some(lua) = &mut self.lua {
+            lua.forget_flushed(instance);
+            lua.tell_memory(instance);
+        }
+    }
 }
 
 impl Lua {
@@ -144,14 +153,14 @@ impl Lua {
         }
     }
 
-    /// Forgets what the server has forgotten.
+    /// Forgets what the server has forgotten, and begins with a new machine, as Redis does: what scripts left in it goes.
     fn forget_flushed(&mut self, instance: &Instance) {
         let generation = instance.scripts.generation();
         if generation != self.generation {
             self.generation = generation;
-            for (_, (function, _)) in self.loaded.drain() {
-                self.machine.unload(function);
-            }
+            self.loaded.clear();
+            self.functions = super::library::LoadedFunctions::default();
+            self.machine = Machine::new(instance.settings.int(Id::ScriptMemoryLimit) as usize);
         }
     }
 

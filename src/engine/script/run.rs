@@ -29,9 +29,11 @@ struct Ended {
     /// Gone after a panic: nobody knows in what state the machine is.
     lua: Option<Box<Lua>>,
     effects: Effects,
-    /// The encoded reply.
-    result: Result<Vec<u8>, RunError>,
+    result: Result<Encoded, RunError>,
 }
+
+/// The encoded reply, and the errors in it that are to be counted.
+type Encoded = (Vec<u8>, Vec<ReplyError>);
 
 /// Why there is no reply.
 enum RunError {
@@ -207,15 +209,19 @@ impl Worker {
 
     fn write_result(
         &mut self,
-        result: Result<Vec<u8>, RunError>,
+        result: Result<Encoded, RunError>,
         command: &Command,
         protocol: Protocol,
         out: &mut Vec<u8>,
     ) {
         let mut reply = Reply::new(out, protocol);
         match result {
-            Ok(encoded) => {
+            Ok((encoded, errors)) => {
                 reply.raw(&encoded);
+                errors.iter().for_each(|error| self.count_error(error));
+                if encoded.first() == Some(&b'-') {
+                    self.counters.commands[command.index].failed.add(1);
+                }
                 if let Some(lua) = &mut self.lua {
                     lua.give_back(encoded);
                 }
@@ -256,7 +262,7 @@ impl Worker {
                     self.lua = Some(lua);
                     let mut encoded = Vec::new();
                     write_done(&mut Reply::new(&mut encoded, session.protocol), name.as_deref());
-                    Ok(encoded)
+                    Ok((encoded, Vec::new()))
                 }
                 Err(error) => {
                     self.lua = Some(lua);
@@ -305,7 +311,7 @@ impl Lua {
         args: Args<'_>,
         view: &mut View<'_>,
         (protocol, db, now_us): (Protocol, usize, u64),
-    ) -> Result<Vec<u8>, RunError> {
+    ) -> Result<Encoded, RunError> {
         let mut encoded = std::mem::take(&mut self.spare);
         self.session.db = db;
         self.session.protocol = Protocol::Resp2;
@@ -334,7 +340,7 @@ impl Lua {
         let client = &self.session.client;
         client.db.store(db, std::sync::atomic::Ordering::Relaxed);
         match result {
-            Ok(()) => Ok(encoded),
+            Ok(errors) => Ok((encoded, errors)),
             Err(failure) => Err(RunError::Failed(error_of(&failure, &prepared.name), failure.is_counted)),
         }
     }
