@@ -231,6 +231,8 @@ pub struct Session {
     pub watch_flag: WatchFlag,
     /// The connection ends once its replies are out.
     pub closing: bool,
+    /// The time, in microseconds, if it stands still: within a script.
+    pub frozen_us: Option<u64>,
     /// Milliseconds that it is to wait before its command's reply (`DEBUG SLEEP`).
     pub sleep_ms: Option<u64>,
 }
@@ -272,6 +274,7 @@ impl Session {
             watched: Vec::new(),
             watch_flag: WatchFlag::default(),
             closing: false,
+            frozen_us: None,
             sleep_ms: None,
         }
     }

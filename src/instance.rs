@@ -11,8 +11,10 @@ use crate::clock;
 use crate::config::{Config, Settings};
 use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
+use crate::libraries::Libraries;
 use crate::pause::Pause;
 use crate::ratelimit::RateLimits;
+use crate::scripts::Scripts;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
 use crate::tiers::database::tier::Tier;
@@ -46,6 +48,10 @@ pub struct Instance {
     pub pause: Pause,
     /// The policies of rate limits, and what they admitted and refused.
     pub limits: RateLimits,
+    /// Scripts by their digests, and which run long.
+    pub scripts: Scripts,
+    /// Libraries of functions.
+    pub libraries: Libraries,
     /// Which keys only grow in number.
     pub growth: Mutex<GrowthMonitor>,
     /// Bytes in use when the server had just started.
@@ -92,6 +98,8 @@ impl Instance {
             slow_log: Mutex::new(SlowLog::default()),
             latency: Mutex::new(LatencyMonitor::default()),
             pause: Pause::default(),
+            scripts: Scripts::default(),
+            libraries: Libraries::default(),
             growth: Mutex::new(GrowthMonitor::default()),
             startup_memory: memory::used(),
             run_id: run_id.take(40).collect(),

@@ -13,6 +13,7 @@ mod connection;
 mod database;
 mod deadline;
 mod dump;
+mod functions;
 mod geo;
 mod hashes;
 mod hyperloglogs;
@@ -21,6 +22,7 @@ mod lists;
 mod random;
 mod ratelimit;
 mod scanning;
+mod scripting;
 mod server;
 mod sets;
 mod sort;
@@ -47,6 +49,8 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     geo::COMMANDS,
     sort::COMMANDS,
     transactions::COMMANDS,
+    scripting::COMMANDS,
+    functions::COMMANDS,
     ratelimit::COMMANDS,
     database::COMMANDS,
     server::COMMANDS,

@@ -74,6 +74,8 @@ pub enum Run {
     Session(SessionHandler),
     /// The engine itself: transactions.
     Control(Control),
+    /// The engine itself: Lua.
+    Script(Script),
     /// Only subcommands.
     Container(&'static [CommandSpec]),
 }
@@ -108,6 +110,27 @@ pub enum Database {
     DeadLetter,
     /// `DB.QUERY`
     Query,
+}
+
+/// The commands that run Lua.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Script {
+    /// `EVAL` and its kin.
+    Eval {
+        /// The script is named by its digest.
+        by_digest: bool,
+        /// It may only read.
+        only_reads: bool,
+    },
+    /// `FCALL` and its kin.
+    Call {
+        /// The function may only read.
+        only_reads: bool,
+    },
+    /// `FUNCTION LOAD`
+    LoadLibrary,
+    /// `FUNCTION RESTORE`
+    RestoreLibraries,
 }
 
 /// Which shards a data command runs under.
@@ -148,6 +171,7 @@ pub enum Group {
     Connection,
     Server,
     Transactions,
+    Scripting,
     RateLimit,
     Database,
 }
@@ -192,6 +216,8 @@ pub mod flag {
     pub const NO_ASYNC_LOADING: u32 = 1 << 17;
     /// Takes long, on the whole keyspace or by itself: runs on a thread apart from those that serve connections.
     pub const OFFLOAD: u32 = 1 << 18;
+    /// Its keys may be none.
+    pub const NO_MANDATORY_KEYS: u32 = 1 << 20;
     /// For the server's developers.
     pub const SYSTEM: u32 = 1 << 19;
 }
@@ -301,6 +327,11 @@ impl CommandSpec {
     /// A command of the engine.
     pub const fn control(name: &'static str, group: Group, arity: Arity, control: Control) -> Self {
         Self::new(name, group, Run::Control(control), arity)
+    }
+
+    /// A command that runs Lua.
+    pub const fn script(name: &'static str, arity: Arity, script: Script) -> Self {
+        Self::new(name, Group::Scripting, Run::Script(script), arity)
     }
 
     /// A command that has only subcommands.

@@ -152,6 +152,8 @@ directives! {
     SlowlogMaxLen "slowlog-max-len" Int(0, MAX), "128", true;
     LatencyMonitorThreshold "latency-monitor-threshold" Int(0, MAX), "0", true;
     LatencyTracking "latency-tracking" Bool, "yes", true;
+    BusyReplyThreshold "busy-reply-threshold" = "lua-time-limit" Int(0, MAX), "5000", true;
+    ScriptMemoryLimit "script-memory-limit" Memory(1_048_576, MAX), "268435456", true;
     NotifyKeyspaceEvents "notify-keyspace-events" Events, "", true;
     Port "port" Int(0, 65535), "6379", false;
     Unixsocket "unixsocket" Text, "", false;

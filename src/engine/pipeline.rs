@@ -66,6 +66,7 @@ impl Worker {
         out: &mut Vec<u8>,
     ) -> Progress {
         self.read_clock();
+        self.catch_up();
         let mut consumed = 0;
         loop {
             let (parsed_to, complete, error) = self.parse_batch(session, parser, input, consumed);

@@ -18,7 +18,8 @@ use crate::tiers::database::install::Brought;
 use crate::tiers::database::rules::Mode;
 use crate::tiers::database::store::{Failure, RowState};
 use crate::tiers::database::tier::{Tier, refusal};
-use crate::tiers::local::{DATABASE, View};
+use crate::tiers::local::{DATABASE, LockPlan, View};
+use crate::types::hasher::hash_bytes;
 use crate::types::number::parse_i64;
 
 /// A key with its database.
@@ -127,6 +128,59 @@ impl Worker {
         if through { Prepared::Through } else { Prepared::Ready }
     }
 
+    /// What a script has to wait for before it may run with these keys.
+    pub(super) fn prepare_script<'k>(
+        &mut self,
+        tier: &'static Tier,
+        db: usize,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> Option<Waits> {
+        let rows = keys.filter_map(|key| Some((tier.rules.find(key).filter(|_| db == DATABASE)?, key)));
+        let rows: SmallVec<[(usize, &[u8]); 4]> = rows.collect();
+        if rows.is_empty() {
+            return None;
+        }
+        let (instance, now_ms) = (self.instance, self.now_ms());
+        let plan = LockPlan::Keys(rows.iter().map(|(_, key)| hash_bytes(key)).collect());
+        // A script that holds them beyond its time is told of by the run itself.
+        let mut view = View::acquire(&instance.keyspace, &plan, DATABASE, now_ms, &mut self.effects)?;
+        let mut waits = Waits::default();
+        for (rule, key) in rows {
+            let absent = self.landed.iter().any(|flight| flight.key() == key && flight.is_absent());
+            if view.contains(key) || absent || tier.is_absent(key) {
+                continue;
+            }
+            match tier.unflushed(key) {
+                Some(state) if state.is_partial() => waits.flush = true,
+                // The command that needs it puts it into the cache.
+                Some(_) => {}
+                None => waits.loads.push((rule, key.into())),
+            }
+        }
+        (waits.flush || !waits.loads.is_empty()).then_some(waits)
+    }
+
+    /// Whether a script's command may run: a script cannot wait.
+    pub(super) fn prepare_within(
+        &mut self,
+        db: usize,
+        view: &mut View<'_>,
+        command: &Command,
+        args: Args<'_>,
+    ) -> Result<(), ReplyError> {
+        let Some(tier) = self.instance.database() else { return Ok(()) };
+        match self.prepare(tier, db, view, [(command, args)].into_iter()) {
+            Prepared::Ready => Ok(()),
+            Prepared::Refused(error) => Err(error),
+            Prepared::Waits(_) => Err(ReplyError::fixed(
+                "TRYAGAIN a row of the database that the script touches is not at hand: name its key among the keys",
+            )),
+            Prepared::Through => Err(ReplyError::fixed(
+                "ERR scripts cannot write keys under a rule of the database that is written through",
+            )),
+        }
+    }
+
     fn has_landed(&self, key: &[u8]) -> bool {
         self.landed.iter().any(|flight| flight.key() == key && flight.is_absent())
     }
@@ -208,7 +262,7 @@ fn named(command: &Command, args: Args<'_>) -> SmallVec<[Named; 2]> {
         scope = decide(args);
     }
     if matches!(scope, Scope::Each)
-        || !matches!(command.spec.run, Run::Data(_) | Run::Blocking(_) | Run::Limit(_))
+        || !matches!(command.spec.run, Run::Data(_) | Run::Blocking(_) | Run::Limit(_) | Run::Script(_))
     {
         return SmallVec::new();
     }

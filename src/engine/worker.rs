@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
+use send_wrapper::SendWrapper;
 
 use crate::clock;
 use crate::commands::table::COMMANDS;
@@ -38,6 +39,12 @@ pub struct Worker {
     pub(super) unaccepted: Option<ReplyError>,
     /// Loads that were made for the present request.
     pub(super) landed: Vec<Arc<Flight>>,
+    pub(super) postponed: Vec<super::postponed::Postponed>,
+    pub(super) lua: Option<Box<super::script::Lua>>,
+    /// Bound to its thread, where the admin server's workers, which run no scripts, are not.
+    pub(super) suspended: Option<SendWrapper<super::script::Suspended>>,
+    /// Told when a script is set aside.
+    pub script_set_aside: Arc<tokio::sync::Notify>,
     /// The wall clock in microseconds at `base_ticks`.
     base_us: u64,
     base_ticks: u64,
@@ -59,6 +66,10 @@ impl Worker {
             unacknowledged: None,
             unaccepted: None,
             landed: Vec::new(),
+            postponed: Vec::new(),
+            lua: None,
+            suspended: None,
+            script_set_aside: Arc::default(),
             base_us: 0,
             base_ticks: 0,
             ticks: 0,

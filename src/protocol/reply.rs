@@ -182,6 +182,16 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// A number of any length, as its digits: a bulk string in RESP2.
+    pub fn big_number(&mut self, digits: &[u8]) {
+        if !self.is_resp3() {
+            return self.bulk(digits);
+        }
+        self.out.push(b'(');
+        self.out.extend_from_slice(digits);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
     /// A boolean: `:1` or `:0` in RESP2.
     pub fn boolean(&mut self, value: bool) {
         let text: &[u8] = match (self.protocol, value) {

@@ -98,10 +98,29 @@ async fn serve(instance: &'static Instance, mut dealt: UnboundedReceiver<Dealt>)
                 None => break,
             },
             Some(ended) = connections.join_next() => log_panic(ended),
+            () = continue_script(&bench) => {}
         }
     }
-    while let Some(ended) = connections.join_next().await {
-        log_panic(ended);
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => match ended {
+                Some(ended) => log_panic(ended),
+                None => break,
+            },
+            () = continue_script(&bench) => {}
+        }
+    }
+}
+
+/// Goes on with a script that has had its time, in turn with the connections; resolves when it is over.
+async fn continue_script(bench: &Rc<RefCell<Bench>>) {
+    let wanted = bench.borrow().worker.script_set_aside.clone();
+    while !bench.borrow().worker.has_script() {
+        wanted.notified().await;
+    }
+    while bench.borrow().worker.has_script() {
+        bench.borrow_mut().worker.continue_script();
+        tokio::task::yield_now().await;
     }
 }
 

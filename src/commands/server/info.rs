@@ -140,6 +140,23 @@ fn memory_section(context: &mut Context<'_, '_>, text: &mut String) {
     let tables: usize = (0..context.view.databases()).map(|db| context.view.table_memory(db)).sum();
     line(text, "used_memory_overhead", tables);
     line(text, "used_memory_dataset", used.saturating_sub(tables));
+    let machines = instance.scripts.machine_memory();
+    let (scripts, script_bytes) = instance.scripts.usage();
+    line(text, "used_memory_lua", machines);
+    line(text, "used_memory_vm_eval", machines);
+    line(text, "used_memory_lua_human", human(machines));
+    line(text, "used_memory_scripts_eval", script_bytes);
+    line(text, "number_of_cached_scripts", scripts);
+    let (libraries, functions, function_bytes) = instance.libraries.usage();
+    line(text, "number_of_functions", functions);
+    line(text, "number_of_libraries", libraries);
+    // The same machines run both.
+    line(text, "used_memory_vm_functions", 0);
+    line(text, "used_memory_vm_total", machines);
+    line(text, "used_memory_vm_total_human", human(machines));
+    line(text, "used_memory_functions", function_bytes);
+    line(text, "used_memory_scripts", script_bytes + function_bytes);
+    line(text, "used_memory_scripts_human", human(script_bytes + function_bytes));
     line(text, "maxmemory", limit);
     line(text, "maxmemory_human", human(limit));
     line(text, "maxmemory_policy", instance.settings.shown(Id::MaxmemoryPolicy));

@@ -94,8 +94,8 @@ pub const COMMANDS: &[CommandSpec] = &[
         ),
 ];
 
-fn time(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let micros = clock::wall_us();
+fn time(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let micros = context.session.frozen_us.unwrap_or_else(clock::wall_us);
     reply.array(2);
     reply.bulk_integer((micros / 1_000_000) as i64);
     reply.bulk_integer((micros % 1_000_000) as i64);
