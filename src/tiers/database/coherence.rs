@@ -31,14 +31,16 @@ impl Tier {
                 self.table_changed(Some(&table));
                 self.forget_all(keyspace, Some(&table));
             }
-            Notification::Lost => {
-                tracing::warn!(
-                    "changes in the database are not told at the moment: dropping its rows from the cache"
+            // Rows stay until the link is back: a database that is away is changed by nobody, and is not to take the
+            // cache with it. What changed in between is unknown.
+            Notification::Lost => tracing::warn!("changes in the database are not told at the moment"),
+            Notification::Listening => {
+                tracing::info!(
+                    "listening for changes in the database: its rows in the cache are loaded anew"
                 );
                 self.table_changed(None);
                 self.forget_all(keyspace, None);
             }
-            Notification::Listening => tracing::info!("listening for changes in the database"),
         }
     }
 

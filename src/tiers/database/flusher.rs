@@ -13,7 +13,7 @@ use super::tier::Tier;
 use crate::clock;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Tier {
     /// Flushes until the tier is stopped and, if the database allows, all is done.
