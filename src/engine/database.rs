@@ -99,7 +99,7 @@ fn status(tier: &Tier, letters: Option<u64>, reply: &mut Reply<'_>) {
     let (journal, counters, (depth, age)) = (tier.journal.statistics(), &tier.counters, tier.depth());
     let batches = counters.batches.load(Relaxed);
     let mean = counters.batch_nanos.load(Relaxed).checked_div(batches).unwrap_or(0);
-    let away = counters.is_away.load(Relaxed);
+    let away = counters.failing.load(Relaxed) > 0;
     let numbers = [
         ("depth", depth as u64),
         ("journal-bytes", journal.disk_bytes + journal.buffered_bytes),

@@ -96,7 +96,7 @@ fn write_behind(context: &mut Context<'_, '_>, text: &mut String) {
     let (journal, counters, (depth, age)) = (tier.journal.statistics(), &tier.counters, tier.depth());
     let batches = counters.batches.load(Relaxed);
     line(text, "writebehind_enabled", 1);
-    line(text, "writebehind_database", if counters.is_away.load(Relaxed) { "away" } else { "up" });
+    line(text, "writebehind_database", if counters.failing.load(Relaxed) > 0 { "away" } else { "up" });
     line(text, "writebehind_depth", depth);
     line(text, "writebehind_oldest_age_ms", age.as_millis());
     line(text, "writebehind_batches", batches);

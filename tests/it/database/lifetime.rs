@@ -36,7 +36,7 @@ fn a_deadline_deletes_the_row_or_keeps_it() {
 fn what_is_not_flushed_is_not_evicted() {
     let postgres = Postgres::start();
     postgres.sql(super::TABLES);
-    let options = "flush-interval = '1h'\nbatch-size = 1000000";
+    let options = "flush-interval = '1h'\nbatch-size = 100000";
     let text = config(&postgres.url(), options, super::RULES);
     let server = Server::configured(&text, &["--maxmemory", "24mb", "--maxmemory-policy", "allkeys-lru"]);
     let mut client = server.client();
@@ -97,7 +97,7 @@ fn sigterm_leaves_in_the_journal_what_the_database_does_not_take_in_time() {
     let mut postgres = Postgres::start();
     postgres.sql(super::TABLES);
     let text = format!(
-        "shutdown-timeout = '1s'\n{}",
+        "[server]\nshutdown-timeout = '1s'\n{}",
         config(&postgres.url(), "flush-interval = '10ms'", super::RULES)
     );
     let mut server = Server::configured(&text, &[]);

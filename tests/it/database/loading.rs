@@ -136,7 +136,8 @@ fn a_row_that_cannot_be_loaded_is_an_error_and_ends_the_transaction() {
     assert!(client.run("GET note:a:b").starts_with("-DBERR cannot load the row"));
     assert_eq!(client.run("MULTI"), "+OK\r\n");
     assert_eq!(client.run("INCR any:1"), "+QUEUED\r\n");
-    assert!(client.run("EXEC").starts_with("-DBERR cannot load the row"));
+    let aborted = "-EXECABORT Transaction discarded because of: DBERR cannot load the row";
+    assert!(client.run("EXEC").starts_with(aborted));
     assert_eq!(client.run("PING"), "+PONG\r\n");
     assert_eq!(client.run("EXEC"), "-ERR EXEC without MULTI\r\n");
     postgres.restart();
