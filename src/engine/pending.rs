@@ -130,6 +130,12 @@ impl Worker {
                 return flow.into();
             }
             (Ok(()), Wait::Reply(_)) => {}
+            (Err(error), Wait::Fill(..)) if session.transaction.is_some() => {
+                // It was EXEC that lacked something: its transaction is over.
+                self.discard_transaction(session);
+                let text = [b"EXECABORT Transaction discarded because of: ", error.text()].concat();
+                self.reply_error(session, &ReplyError::new(text), out);
+            }
             (Err(error), _) => match session.reply_mode {
                 ReplyMode::On => self.reply_error(session, &error, out),
                 ReplyMode::SkipNext => session.reply_mode = ReplyMode::On,

@@ -96,10 +96,19 @@ impl Worker {
 
 impl Commit {
     async fn run(mut self) -> Vec<u8> {
-        match self.persist().await {
+        let tier = self.tier;
+        let rows: Vec<_> = self.through.rows.iter().map(|change| change.key.clone()).collect();
+        let reply = match self.persist().await {
             Ok(()) => self.make(),
-            Err(error) => refused(self.protocol, &error),
-        }
+            Err(error) => {
+                let protocol = self.protocol;
+                // Its lane ends here.
+                drop(self);
+                refused(protocol, &error)
+            }
+        };
+        tier.forget_stale(rows.iter());
+        reply
     }
 
     async fn persist(&mut self) -> Result<(), ReplyError> {

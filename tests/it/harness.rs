@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -14,6 +14,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A running server, killed when it is dropped.
 pub struct Server {
     child: Child,
+    /// The program, its arguments and variables: it can be started again.
+    program: Program,
     pub port: u16,
     /// Where its admin server listens, if it was asked for.
     pub admin: u16,
@@ -33,7 +35,75 @@ pub fn free_port() -> u16 {
     }
 }
 
+#[derive(Clone)]
+struct Program {
+    words: Vec<String>,
+    environment: Vec<(String, String)>,
+    /// Whether what it says goes to the file `log` of its directory.
+    is_logged: bool,
+}
+
+impl Program {
+    fn spawn(&self, dir: &Path) -> Child {
+        let mut command = Command::new(&self.words[0]);
+        command.args(&self.words[1..]).current_dir(dir).stdout(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if self.is_logged {
+            let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+            command.stderr(log);
+        }
+        // SAFETY: prctl is async-signal-safe; the server dies with the test, however that ends.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", self.words[0]))
+    }
+}
+
+fn directory(port: u16) -> PathBuf {
+    std::env::temp_dir().join(format!("anteroom-test-{}-{port}", std::process::id()))
+}
+
 impl Server {
+    /// The server under test with this configuration file, whose log is kept; it can be killed and started again.
+    pub fn configured(config: &str, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let dir = directory(port);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("anteroom.toml"), config).unwrap();
+        let port_text = port.to_string();
+        let mut all =
+            vec!["--config", "anteroom.toml", "--port", &port_text, "--admin", "off", "--threads", "2"];
+        all.extend(arguments);
+        Self::spawn(env!("CARGO_BIN_EXE_anteroom"), &all, port, &[], true)
+    }
+
+    /// What it has logged, if that is kept.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap()
+    }
+
+    /// Kills it without warning.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, after it has ended, and waits until it serves.
+    pub fn restart(&mut self) {
+        self.try_restart();
+        self.wait_until_ready();
+    }
+
+    /// The same without waiting: it may refuse to.
+    pub fn try_restart(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_some(), "it runs");
+        self.child = self.program.spawn(&self.dir);
+    }
+
     /// The server under test, without its admin server.
     pub fn anteroom(arguments: &[&str]) -> Self {
         Self::start(arguments, None, &[])
@@ -56,7 +126,7 @@ impl Server {
             all.extend(["--admin", &admin_text]);
         }
         all.extend(arguments);
-        let mut server = Self::spawn(env!("CARGO_BIN_EXE_anteroom"), &all, port, environment);
+        let mut server = Self::spawn(env!("CARGO_BIN_EXE_anteroom"), &all, port, environment, false);
         server.admin = admin.unwrap_or(0);
         server
     }
@@ -66,24 +136,24 @@ impl Server {
         let port = free_port();
         let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
         let port_text = port.to_string();
-        Self::spawn(&program, &["--port", &port_text, "--save", "", "--bind", "127.0.0.1"], port, &[])
+        Self::spawn(&program, &["--port", &port_text, "--save", "", "--bind", "127.0.0.1"], port, &[], false)
     }
 
-    fn spawn(program: &str, arguments: &[&str], port: u16, environment: &[(&str, &str)]) -> Self {
-        let dir = std::env::temp_dir().join(format!("anteroom-test-{}-{port}", std::process::id()));
+    fn spawn(
+        program: &str,
+        arguments: &[&str],
+        port: u16,
+        environment: &[(&str, &str)],
+        is_logged: bool,
+    ) -> Self {
+        let dir = directory(port);
         std::fs::create_dir_all(&dir).unwrap();
-        let mut command = Command::new(program);
-        command.args(arguments).current_dir(&dir).stdout(Stdio::null()).stderr(Stdio::inherit());
-        command.envs(environment.iter().copied());
-        // SAFETY: prctl is async-signal-safe; the server dies with the test, however that ends.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
-        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
-        let server = Self { child, port, admin: 0, dir };
+        let words = std::iter::once(program).chain(arguments.iter().copied()).map(str::to_owned).collect();
+        let environment =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let program = Program { words, environment, is_logged };
+        let child = program.spawn(&dir);
+        let server = Self { child, program, port, admin: 0, dir };
         server.wait_until_ready();
         server
     }
@@ -136,6 +206,9 @@ impl Drop for Server {
         // Both fail only if the server has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() && self.program.is_logged {
+            eprintln!("log of port {}:\n{}", self.port, self.log());
+        }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

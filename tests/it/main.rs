@@ -5,6 +5,7 @@ mod blocking;
 mod concurrency;
 mod configuration;
 mod connection;
+mod database;
 mod differential;
 mod dump;
 mod expiry;

@@ -46,6 +46,24 @@ fn command(name: &str, dir: &Path) -> Command {
     command
 }
 
+/// A connection.
+pub struct Session {
+    runtime: tokio::runtime::Runtime,
+    client: tokio_postgres::Client,
+}
+
+impl Session {
+    /// Runs SQL that has to succeed.
+    pub fn run(&mut self, sql: &str) {
+        self.try_run(sql).unwrap_or_else(|error| panic!("{error:?}: {sql}"));
+    }
+
+    /// Runs SQL.
+    pub fn try_run(&mut self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.runtime.block_on(self.client.batch_execute(sql))
+    }
+}
+
 impl Postgres {
     /// A new cluster with the superuser `anteroom` and no password, on loopback.
     pub fn start() -> Self {
@@ -143,6 +161,16 @@ impl Postgres {
             };
             Ok(messages.into_iter().filter_map(row).collect())
         })
+    }
+
+    /// A connection that stays, for locks and transactions.
+    pub fn session(&self) -> Session {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (client, connection) =
+            runtime.block_on(tokio_postgres::connect(&self.url(), tokio_postgres::NoTls)).unwrap();
+        runtime.spawn(connection);
+        Session { runtime, client }
     }
 
     /// Runs SQL that has to succeed.

@@ -1,6 +1,7 @@
 //! The cache follows the database: rows that others changed are dropped from it.
 //!
-//! What waits for the database stays: it is newer than what the others wrote, as far as anybody here can tell.
+//! What waits for the database stays until it is there: it is newer than what the others wrote, as far as anybody here can
+//! tell. Then the row is loaded anew, as it may have more columns, or a higher version, than what was written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 impl Tier {
     /// Listens to the database for as long as the process lives.
     pub fn follow(&'static self, keyspace: &'static Keyspace) {
+        self.keyspace.get_or_init(|| keyspace);
         let listener = Arc::new(move |notification| self.notified(keyspace, notification));
         self.runtime.spawn(self.store.listen(listener));
     }
@@ -31,25 +33,40 @@ impl Tier {
                 self.table_changed(Some(&table));
                 self.forget_all(keyspace, Some(&table));
             }
-            Notification::Lost => {
-                tracing::warn!(
-                    "changes in the database are not told at the moment: dropping its rows from the cache"
+            // Rows stay until the link is back: a database that is away is changed by nobody, and is not to take the
+            // cache with it. What changed in between is unknown.
+            Notification::Lost => tracing::warn!("changes in the database are not told at the moment"),
+            Notification::Listening => {
+                tracing::info!(
+                    "listening for changes in the database: its rows in the cache are loaded anew"
                 );
                 self.table_changed(None);
                 self.forget_all(keyspace, None);
             }
-            Notification::Listening => tracing::info!("listening for changes in the database"),
         }
     }
 
-    /// Drops a row from the cache, unless its latest state is not in the database yet.
+    /// Drops a row from the cache: at once, or, if its latest state is not in the database yet, as soon as that is.
     pub fn forget(&self, keyspace: &Keyspace, key: &[u8]) {
         let plan = LockPlan::Keys([hash_bytes(key)].into_iter().collect());
         let mut effects = Effects::default();
         let mut view = View::new(keyspace, &plan, DATABASE, clock::wall_ms(), &mut effects);
         self.changed(key);
+        // Noted before it is asked whether the row waits: whoever ends its wait looks here afterwards.
+        self.stale.lock().insert(key.into());
         if !self.pins_row(key) && self.lanes.of(DATABASE, key).is_none() {
+            self.stale.lock().remove(key);
             view.forget(key);
+        }
+    }
+
+    /// Drops those of these rows that others have changed while they waited for the database.
+    pub fn forget_stale<'k>(&self, keys: impl Iterator<Item = &'k Box<[u8]>>) {
+        let Some(keyspace) = self.keyspace.get() else { return };
+        for key in keys {
+            if self.stale.lock().contains(key) {
+                self.forget(keyspace, key);
+            }
         }
     }
 

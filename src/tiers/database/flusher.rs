@@ -1,34 +1,49 @@
-//! The flusher: brings the backlog to the database, batch by batch, from the front.
+//! The flusher: brings the backlog to the database, batch by batch, from the front of each table's line.
 //!
-//! One batch is under way at a time, so the order of each key holds. What the database cannot serve is tried again for as
+//! A table is in one batch at a time, so the order of each key holds, and one that is locked holds up no other. What the database cannot serve is tried again for as
 //! long as it takes, with jittered backoff on the monotonic clock. What it refuses is bisected: a change it refuses by
 //! itself is put among the dead letters, and the others go on. Only what is committed or buried is complete.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use super::backlog::Taken;
+use super::backlog::{Due, Taken};
 use super::store::{Batch, BoxFuture, Failure, RowChange};
 use super::tier::Tier;
 use crate::clock;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Tier {
     /// Flushes until the tier is stopped and, if the database allows, all is done.
-    pub async fn run_flusher(self: &'static Tier) {
+    pub async fn run_flusher(&'static self) {
+        // Half of the connections stay for those who read.
+        let most = (self.config.pool_max / 2).max(1);
         loop {
-            self.wait_for_work().await;
-            let taken = {
+            let left = {
                 let mut backlog = self.backlog.lock();
-                if backlog.depth() == 0 && self.stopping.load(SeqCst) {
+                let at_once = self.stopping.load(SeqCst);
+                if backlog.depth() == 0 && at_once {
                     return;
                 }
-                backlog.take(self.config.batch_size)
+                let due = Due {
+                    batch_size: self.config.batch_size,
+                    interval: self.config.flush_interval.0,
+                    hurry: self.hurry.load(SeqCst),
+                    at_once,
+                };
+                while backlog.under_way() < most
+                    && let Some(taken) = backlog.take(due)
+                {
+                    tokio::spawn(self.commit(taken));
+                }
+                backlog.until_due(due)
             };
-            if taken.records > 0 {
-                self.commit(taken).await;
+            // What is due and was not taken waits for a batch, whose end is told.
+            match left {
+                Some(left) => drop(tokio::time::timeout(left, self.work.notified()).await),
+                None => self.work.notified().await,
             }
         }
     }
@@ -39,36 +54,29 @@ impl Tier {
         self.work.notify_one();
     }
 
-    async fn wait_for_work(&self) {
-        loop {
-            let (depth, oldest, done) = {
-                let backlog = self.backlog.lock();
-                (backlog.depth(), backlog.oldest(), backlog.done())
-            };
-            let interval = self.config.flush_interval.0;
-            let is_due = self.stopping.load(SeqCst)
-                || depth >= self.config.batch_size
-                || depth > 0 && done < self.hurry.load(SeqCst);
-            let left = oldest.map(|oldest| interval.saturating_sub(clock::monotonic() - oldest));
-            match left {
-                _ if is_due => return,
-                Some(Duration::ZERO) => return,
-                Some(left) => drop(tokio::time::timeout(left, self.work.notified()).await),
-                None => self.work.notified().await,
-            }
-        }
-    }
-
-    async fn commit(&self, taken: Taken) {
-        self.apply(taken.batch).await;
+    async fn commit(&'static self, taken: Taken) {
+        let (batch, slots) = taken.split();
+        self.apply(batch).await;
+        let mut stale = Vec::new();
         let (sequences, done) = {
             let mut backlog = self.backlog.lock();
-            // Rows read before they changed must not come into the cache now that nothing covers them.
-            let sequences = backlog.finish(|key| self.flights.void(key));
+            let sequences = backlog.finish(&slots, |key| {
+                // Rows read before they changed must not come into the cache now that nothing covers them.
+                self.flights.void(key);
+                if self.stale.lock().contains(key) {
+                    stale.push(Box::from(key));
+                }
+            });
             (sequences, backlog.done())
         };
+        self.forget_stale(stale.iter());
         self.journal.complete(sequences);
-        self.done.send_replace(done);
+        self.done.send_if_modified(|before| {
+            let is_more = done > *before;
+            *before = done.max(*before);
+            is_more
+        });
+        self.work.notify_one();
     }
 
     /// Commits or buries all of a batch.
@@ -83,10 +91,10 @@ impl Tier {
                 self.invalidate_queries(batch.changes.iter().map(|change| change.rule));
                 return;
             };
-            let mut changes = batch.changes;
-            if let [change] = &changes[..] {
-                return self.bury(change, &error).await;
+            if let [change] = &batch.changes[..] {
+                return self.bury(&batch, change, &error).await;
             }
+            let mut changes = batch.changes;
             let second = changes.split_off(len / 2);
             self.apply(Batch { changes }).await;
             self.apply(Batch { changes: second }).await;
@@ -95,29 +103,29 @@ impl Tier {
 
     /// Tries until the database has committed or refused; returns why it refused.
     async fn persist(&self, batch: &Batch) -> Result<(), String> {
-        let mut pause = FIRST_PAUSE;
+        let mut trouble = Trouble::default();
         loop {
             match self.store.apply(batch).await {
                 Ok(()) => {
-                    self.is_back();
+                    self.is_back(trouble);
                     return Ok(());
                 }
                 Err(Failure::Refused(reason)) => {
-                    self.is_back();
+                    self.is_back(trouble);
                     return Err(reason);
                 }
-                Err(error @ Failure::Transient(_)) => self.back_off(&mut pause, &error).await,
+                Err(error @ Failure::Transient(_)) => self.back_off(&mut trouble, batch, &error).await,
             }
         }
     }
 
-    async fn bury(&self, change: &RowChange, reason: &str) {
-        let mut pause = FIRST_PAUSE;
+    async fn bury(&self, batch: &Batch, change: &RowChange, reason: &str) {
+        let mut trouble = Trouble::default();
         while let Err(error) = self.store.bury(change, reason).await {
             // The row's only other copy is the journal: it stays there until the dead letter is written.
-            self.back_off(&mut pause, &error).await;
+            self.back_off(&mut trouble, batch, &error).await;
         }
-        self.is_back();
+        self.is_back(trouble);
         let rule = self.rules.get(change.rule).map_or("", |rule| rule.pattern.text());
         tracing::warn!(
             rule,
@@ -128,20 +136,30 @@ impl Tier {
         self.counters.dead_letters.fetch_add(1, Relaxed);
     }
 
-    async fn back_off(&self, pause: &mut Duration, error: &Failure) {
+    async fn back_off(&self, trouble: &mut Trouble, batch: &Batch, error: &Failure) {
         self.counters.retries.fetch_add(1, Relaxed);
-        if !self.counters.is_away.swap(true, Relaxed) {
-            tracing::warn!(%error, "cannot flush; trying again");
+        if trouble.tries == 0 {
+            self.counters.failing.fetch_add(1, Relaxed);
+            let rule = batch.changes.first().and_then(|change| self.rules.get(change.rule));
+            let table = rule.map_or("", |rule| rule.table());
+            tracing::warn!(%error, table, "cannot flush; trying again");
         }
+        let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.pow(trouble.tries.min(16)));
+        trouble.tries += 1;
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        *pause = (*pause * 2).min(LONGEST_PAUSE);
     }
 
-    fn is_back(&self) {
-        if self.counters.is_away.swap(false, Relaxed) {
-            tracing::info!("the database is back");
+    fn is_back(&self, trouble: Trouble) {
+        if trouble.tries > 0 && self.counters.failing.fetch_sub(1, Relaxed) == 1 {
+            tracing::info!("the database takes everything again");
         }
     }
+}
+
+/// Tries of one batch that failed.
+#[derive(Default)]
+struct Trouble {
+    tries: u32,
 }
 
 /// A running tier.

@@ -5,7 +5,7 @@ use super::rules::{OnExpire, Rule};
 use super::store::{RowChange, RowState};
 use super::tier::Tier;
 use crate::protocol::ReplyError;
-use crate::tiers::local::{Change, Columns, Event, EventClass, Mirror, ValueRef};
+use crate::tiers::local::{Change, Columns, DATABASE, Event, EventClass, Mirror, ValueRef};
 
 impl Tier {
     fn rule_at(&self, rule: usize) -> Option<&Rule> {
@@ -40,7 +40,9 @@ impl Mirror for Tier {
 
     fn wants(&self, rule: usize, key: &[u8], event: Event) -> bool {
         let Some(rule) = self.rule_at(rule) else { return false };
-        let stays = event.class == EventClass::Expired && rule.on_expire == OnExpire::Keep;
+        let is_end = event.class == EventClass::Expired;
+        // Who has the key as his lane decides what the row becomes.
+        let stays = is_end && (rule.on_expire == OnExpire::Keep || self.lanes.of(DATABASE, key).is_some());
         // A table has no place for deadlines.
         let is_ours = event.is_deadline() && rule.content().is_some();
         let wants = rule.writes() && !stays && !is_ours;
@@ -71,7 +73,8 @@ impl Mirror for Tier {
     fn gone(&self, key: &[u8]) {
         let Some(index) = self.rules.find(key) else { return };
         let Some(rule) = self.rule_at(index) else { return };
-        if rule.on_expire == OnExpire::Delete && rule.writes() {
+        let is_lane = self.lanes.of(DATABASE, key).is_some();
+        if rule.on_expire == OnExpire::Delete && rule.writes() && !is_lane {
             let change = RowChange { rule: index, key: key.into(), version: 0, state: RowState::Absent };
             // A failure is logged and counted there; the row stays, as it would if the process had ended just now.
             drop(self.accept(vec![change]));

@@ -61,6 +61,6 @@ impl Tier {
             total("journal_refused", "Writes that it refused.", journal.refused),
         ];
         let trouble = trouble.as_ref().map(ToString::to_string);
-        Status { is_away: counters.is_away.load(Relaxed), trouble, figures }
+        Status { is_away: counters.failing.load(Relaxed) > 0, trouble, figures }
     }
 }

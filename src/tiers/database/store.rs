@@ -181,10 +181,9 @@ pub enum Notification {
         /// The table, as the rules name it.
         table: String,
     },
-    /// The link was lost, and changes with it: all rows in the cache may be old. It is told again when the link is
-    /// back, as what changed in between is unknown.
+    /// The link was lost, and changes with it.
     Lost,
-    /// The link is there: from now on, changes are told.
+    /// The link is there: from now on, changes are told. What changed before is unknown.
     Listening,
 }
 

@@ -5,10 +5,10 @@
 //!   the backlog, so both have the order in which the cache changed.
 //! - Calls of the database run on the tier's own runtime; whoever waits for them waits without a lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -92,8 +92,8 @@ pub struct Counters {
     pub failed_loads: AtomicU64,
     /// Changes that the journal did not take although the cache has them.
     pub unjournaled: AtomicU64,
-    /// Whether the last try of the flusher failed.
-    pub is_away: AtomicBool,
+    /// Batches under way whose last try failed.
+    pub failing: AtomicUsize,
 }
 
 /// The tier.
@@ -120,6 +120,10 @@ pub struct Tier {
     pub lanes: Lanes,
     /// Results of named queries.
     pub results: Results,
+    /// Keys that others changed in the database while they could not be dropped from the cache.
+    pub(super) stale: Mutex<HashSet<Box<[u8]>, ahash::RandomState>>,
+    /// The cache, once rows are dropped from it.
+    pub(super) keyspace: OnceLock<&'static Keyspace>,
     absences: Mutex<HashMap<Box<[u8]>, Instant, ahash::RandomState>>,
     progress: Arc<Notify>,
     /// Where calls of the database run.
@@ -153,12 +157,12 @@ impl Tier {
             first_sequence: highest.max(0) as u64 + 1,
             ..journal::Options::default()
         };
-        let (mut backlog, mut unreadable, mut empty) = (Backlog::default(), None, Vec::new());
+        let (mut backlog, mut unreadable, mut empty) = (Backlog::new(&rules), None, Vec::new());
         let (journal, report) =
             Journal::open(directory, options, |sequence, payload| {
                 match encoding::decode(&rules, sequence, payload) {
                     Ok(changes) if changes.is_empty() => empty.push(sequence),
-                    Ok(changes) => backlog.push(sequence, changes),
+                    Ok(changes) => drop(backlog.push(sequence, changes, config.batch_size)),
                     Err(reason) => drop(unreadable.get_or_insert((sequence, reason))),
                 }
             })?;
@@ -187,6 +191,8 @@ impl Tier {
             stopping: AtomicBool::new(false),
             lanes: Lanes::default(),
             results: Results::default(),
+            stale: Mutex::default(),
+            keyspace: OnceLock::new(),
             absences: Mutex::default(),
             progress,
             runtime: tokio::runtime::Handle::current(),
@@ -218,11 +224,7 @@ impl Tier {
                 tracing::error!(%error, "the journal did not take what the cache has");
             })?;
             changes.iter_mut().for_each(|change| change.version = sequence as i64);
-            let before = backlog.depth();
-            backlog.push(sequence, changes);
-            // Once a batch is full the flusher has been told.
-            let is_full = before < self.config.batch_size && backlog.depth() >= self.config.batch_size;
-            (is_full || before == 0, sequence)
+            (backlog.push(sequence, changes, self.config.batch_size), sequence)
         };
         if is_due {
             self.work.notify_one();

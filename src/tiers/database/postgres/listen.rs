@@ -17,7 +17,8 @@ use crate::tiers::database::rules::{Rule, Rules, Target};
 use crate::tiers::database::store::{Failure, Listener, Notification};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Changes are not told meanwhile, so it is short.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often the server is asked whether it is there, and how long it has to answer.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(3);

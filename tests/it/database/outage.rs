@@ -1,0 +1,114 @@
+//! Postgres is killed in the middle of batches, stays away and comes back.
+
+use std::time::Duration;
+
+use anteroom::clock;
+
+use super::{flush, info, start, wait_for};
+use crate::harness::{Client, Server};
+use crate::postgres::Postgres;
+
+/// How long the database stays away at least.
+fn away() -> Duration {
+    let is_long = std::env::var_os("ANTEROOM_TEST_LONG").is_some();
+    Duration::from_secs(if is_long { 60 } else { 3 })
+}
+
+/// Notes each version that a row gets, and makes batches slow enough to be hit in the middle.
+const NOTES: &str = "
+    CREATE TABLE applied (id INTEGER, ver BIGINT, a BIGINT);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO applied VALUES (NEW.id, NEW.ver, NEW.a); PERFORM pg_sleep(0.002); RETURN NEW; END $$;
+    CREATE TRIGGER note AFTER INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION note();";
+
+fn check(postgres: &Postgres, values: &[u64]) {
+    for (id, value) in values.iter().enumerate() {
+        let row = postgres.sql(&format!("SELECT a FROM users WHERE id = {id}"));
+        let expected: Vec<String> = (*value > 0).then(|| value.to_string()).into_iter().collect();
+        assert_eq!(row, expected, "row {id}");
+    }
+    let doubles = postgres.sql("SELECT id, ver FROM applied GROUP BY id, ver HAVING count(*) > 1");
+    assert_eq!(doubles, [""; 0], "a version took effect twice");
+    let back = "SELECT id FROM (SELECT id, a < lag(a) OVER (PARTITION BY id ORDER BY ver) AS back FROM applied) x WHERE back";
+    assert_eq!(postgres.sql(back), [""; 0], "an older value came later");
+}
+
+/// Writes rising numbers to the rows; returns the reply that is not a number, if one comes.
+fn write(client: &mut Client, values: &mut [u64], count: usize) -> Option<String> {
+    for _ in 0..count {
+        let id = fastrand::usize(..values.len());
+        let number = values.iter().max().unwrap() + 1;
+        let reply = client.run(&format!("HSET user:{id} a {number}"));
+        if !reply.starts_with(':') {
+            return Some(reply);
+        }
+        values[id] = number;
+    }
+    None
+}
+
+/// Has all rows in the cache, once the link for notifications is there for the n-th time: then they are loaded anew.
+fn warm_up(server: &Server, values: &[u64], link: usize) {
+    wait_for(|| server.log().matches("listening for changes").count() >= link);
+    let mut client = server.client();
+    for (id, value) in values.iter().enumerate().filter(|(_, value)| **value > 0) {
+        assert!(client.run(&format!("HGET user:{id} a")).contains(&value.to_string()));
+    }
+}
+
+#[test]
+fn a_database_that_is_killed_in_mid_batch_loses_and_doubles_nothing() {
+    let options = "flush-interval = \"20ms\"\njournal-max-size = \"1mb\"\nstatement-timeout = \"5s\"";
+    let (mut postgres, server) = start(options);
+    postgres.sql(NOTES);
+    let mut client = server.client();
+    let mut values = vec![0; 300];
+    assert_eq!(write(&mut client, &mut values, 3000), None);
+    for round in 1..=3 {
+        warm_up(&server, &values, round);
+        assert_eq!(write(&mut client, &mut values, 200), None);
+        std::thread::sleep(Duration::from_millis(fastrand::u64(20..150)));
+        postgres.kill();
+        // Reads of what is cached and writes go on.
+        assert_eq!(write(&mut client, &mut values, 200), None);
+        assert!(client.run("HGET user:0 a").contains(&values[0].to_string()));
+        postgres.restart();
+        flush(&server);
+        check(&postgres, &values);
+    }
+    assert!(info(&server, "writebehind_retries") > 0);
+}
+
+#[test]
+fn while_the_database_is_away_writes_are_taken_up_to_the_journals_bound() {
+    let options = "flush-interval = \"20ms\"\njournal-max-size = \"1mb\"\nstatement-timeout = \"5s\"";
+    let (mut postgres, server) = start(options);
+    postgres.sql(NOTES);
+    let mut client = server.client();
+    let mut values = vec![0; 300];
+    assert_eq!(write(&mut client, &mut values, 3000), None);
+    warm_up(&server, &values, 1);
+    let begin = clock::monotonic();
+    postgres.kill();
+    let refused = (0..200).find_map(|_| write(&mut client, &mut values, 500));
+    let refused = refused.expect("the journal has a bound");
+    assert!(refused.starts_with("-BUSY "), "{refused}");
+    // Refused means not made, neither here nor there, and reads go on.
+    let refusals = (0..1000).filter(|_| write(&mut client, &mut values, 1).is_some()).count();
+    assert!(refusals > 900, "{refusals}");
+    for (id, value) in values.iter().enumerate().filter(|(_, value)| **value > 0) {
+        assert!(client.run(&format!("HGET user:{id} a")).contains(&value.to_string()));
+    }
+    assert_eq!(client.run("MULTI"), "+OK\r\n");
+    assert_eq!(client.run("HSET user:0 a 1"), "+QUEUED\r\n");
+    assert!(client.run("EXEC").starts_with("-EXECABORT "));
+    // What no rule concerns is not refused.
+    assert_eq!(client.run("SET other 1"), "+OK\r\n");
+    std::thread::sleep(away().saturating_sub(begin.elapsed()));
+    postgres.restart();
+    flush(&server);
+    check(&postgres, &values);
+    assert_eq!(write(&mut client, &mut values, 500), None);
+    flush(&server);
+    check(&postgres, &values);
+}
