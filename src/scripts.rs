@@ -64,8 +64,8 @@ pub struct Script {
     pub flags: Flags,
     /// What machines load.
     pub bytecode: Vec<u8>,
-    /// Bytes of its source.
-    pub source_len: usize,
+    /// Its source.
+    pub source: Box<[u8]>,
 }
 
 impl Script {
@@ -79,7 +79,7 @@ impl Script {
         let bytecode = lua::compile(&source[skipped..], "user_script").map_err(|error| {
             ReplyError::new(format!("ERR Error compiling script (new function): {error}"))
         })?;
-        Ok(Self { digest, flags, bytecode, source_len: source.len() })
+        Ok(Self { digest, flags, bytecode, source: source.into() })
     }
 }
 
@@ -196,6 +196,8 @@ pub struct Scripts {
     running: Mutex<Vec<Arc<Running>>>,
     /// Bytes that the machines of all threads take, nearly.
     machines: AtomicUsize,
+    /// Told when scripts are forgotten.
+    watchers: Mutex<Vec<Arc<tokio::sync::Notify>>>,
 }
 
 /// Why nothing was stopped.
@@ -234,6 +236,12 @@ impl Scripts {
         let mut known = self.known.write();
         known.clear();
         self.generation.fetch_add(1, Ordering::Release);
+        self.watchers.lock().iter().for_each(|watcher| watcher.notify_one());
+    }
+
+    /// Has somebody be told when scripts are forgotten.
+    pub fn watch(&self, watcher: Arc<tokio::sync::Notify>) {
+        self.watchers.lock().push(watcher);
     }
 
     /// How often scripts were forgotten.
@@ -245,7 +253,7 @@ impl Scripts {
     pub fn usage(&self) -> (usize, usize) {
         let known = self.known.read();
         let bytes = |script: &Arc<Script>| {
-            size_of::<Script>() + size_of::<Digest>() + script.bytecode.len() + script.source_len
+            size_of::<Script>() + size_of::<Digest>() + script.bytecode.len() + script.source.len()
         };
         (known.len(), known.values().map(bytes).sum())
     }

@@ -68,7 +68,6 @@ impl Worker {
     pub fn sweep(&mut self, shard: usize) {
         self.read_clock();
         self.catch_up();
-        self.refresh_lua();
         let now_ms = self.now_ms();
         self.instance.keyspace.sweep_shard(shard, now_ms, &mut self.effects);
         if !self.effects.is_empty() {

@@ -21,6 +21,7 @@ impl Worker {
     #[cold]
     pub(super) fn postpone(&mut self, what: Postponed) {
         self.postponed.push(what);
+        self.upkeep.notify_one();
     }
 
     /// Does what was put off, if it can be done now.

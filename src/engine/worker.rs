@@ -43,8 +43,8 @@ pub struct Worker {
     pub(super) lua: Option<Box<super::script::Lua>>,
     /// Bound to its thread, where the admin server's workers, which run no scripts, are not.
     pub(super) suspended: Option<SendWrapper<super::script::Suspended>>,
-    /// Told when a script is set aside.
-    pub script_set_aside: Arc<tokio::sync::Notify>,
+    /// Told when there is something to be done though no request comes: [`Worker::has_script`], [`Worker::tend`].
+    pub upkeep: Arc<tokio::sync::Notify>,
     /// The wall clock in microseconds at `base_ticks`.
     base_us: u64,
     base_ticks: u64,
@@ -69,7 +69,7 @@ impl Worker {
             postponed: Vec::new(),
             lua: None,
             suspended: None,
-            script_set_aside: Arc::default(),
+            upkeep: Arc::default(),
             base_us: 0,
             base_ticks: 0,
             ticks: 0,

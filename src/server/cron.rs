@@ -1,5 +1,6 @@
 //! What happens by the clock: expired keys are swept, rates and the memory's peak sampled.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::clock;
 use crate::config::Id;
 use crate::engine::Worker;
 use crate::instance::Instance;
-use crate::tiers::local::{Effects, LockPlan, View, memory};
+use crate::tiers::local::{Effects, LockPlan, ShardHeld, View, memory};
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,8 +51,15 @@ pub async fn run(instance: &'static Instance) {
 
 fn observe_growth(instance: &'static Instance) {
     let (now_ms, mut effects) = (clock::wall_ms(), Effects::default());
-    let mut view = View::new(&instance.keyspace, &LockPlan::Each, 0, now_ms, &mut effects);
-    instance.growth.lock().observe(&mut view, now_ms / 1000);
+    let observed = catch_unwind(AssertUnwindSafe(|| {
+        let view = View::acquire(&instance.keyspace, &LockPlan::Each, 0, now_ms, &mut effects);
+        view.map(|mut view| instance.growth.lock().observe(&mut view, now_ms / 1000));
+    }));
+    if let Err(cause) = observed
+        && !cause.is::<ShardHeld>()
+    {
+        resume_unwind(cause);
+    }
 }
 
 /// Gives free pages back to the system at once when they make the process outgrow `maxmemory`: the allocator itself

@@ -17,6 +17,9 @@ const READ_BUFFER: usize = 64 * 1024;
 /// An output buffer that grew beyond this is given back.
 pub const KEEP_OUTPUT: usize = 1024 * 1024;
 
+/// How long to wait for a script of another thread to end.
+const UPKEEP: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// A connection on its way to its thread.
 pub struct Dealt {
     /// The socket.
@@ -87,6 +90,7 @@ async fn serve(instance: &'static Instance, mut dealt: UnboundedReceiver<Dealt>)
         input: vec![0; READ_BUFFER].into_boxed_slice(),
         output: Vec::with_capacity(READ_BUFFER),
     }));
+    instance.scripts.watch(bench.borrow().worker.upkeep.clone());
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -98,7 +102,7 @@ async fn serve(instance: &'static Instance, mut dealt: UnboundedReceiver<Dealt>)
                 None => break,
             },
             Some(ended) = connections.join_next() => log_panic(ended),
-            () = continue_script(&bench) => {}
+            () = keep_up(&bench) => {}
         }
     }
     loop {
@@ -107,20 +111,24 @@ async fn serve(instance: &'static Instance, mut dealt: UnboundedReceiver<Dealt>)
                 Some(ended) => log_panic(ended),
                 None => break,
             },
-            () = continue_script(&bench) => {}
+            () = keep_up(&bench) => {}
         }
     }
 }
 
-/// Goes on with a script that has had its time, in turn with the connections; resolves when it is over.
-async fn continue_script(bench: &Rc<RefCell<Bench>>) {
-    let wanted = bench.borrow().worker.script_set_aside.clone();
-    while !bench.borrow().worker.has_script() {
-        wanted.notified().await;
-    }
-    while bench.borrow().worker.has_script() {
-        bench.borrow_mut().worker.continue_script();
-        tokio::task::yield_now().await;
+/// Goes on with a script that has had its time, in turn with the connections, and does what else no request causes. May
+/// be dropped and called again at any time.
+async fn keep_up(bench: &Rc<RefCell<Bench>>) {
+    let wanted = bench.borrow().worker.upkeep.clone();
+    loop {
+        if bench.borrow().worker.has_script() {
+            bench.borrow_mut().worker.continue_script();
+            tokio::task::yield_now().await;
+        } else if bench.borrow_mut().worker.tend() {
+            tokio::time::sleep(UPKEEP).await;
+        } else {
+            wanted.notified().await;
+        }
     }
 }
 

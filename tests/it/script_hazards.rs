@@ -86,7 +86,8 @@ fn who_waits_for_a_lock_is_told() {
     let server = server("4");
     let mut clients: Vec<Client> = (0..12).map(|_| server.client()).collect();
     let mut blocked = server.client();
-    blocked.send_raw(b"BLPOP list 0.3\r\n");
+    blocked.send_raw(b"BLPOP list 1\r\n");
+    while !clients[0].run("INFO clients").contains("blocked_clients:1\r\n") {}
     let mut watching = server.client();
     assert_eq!(watching.run("WATCH k"), "+OK\r\n");
     let mut looping = server.client();

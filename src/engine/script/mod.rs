@@ -4,6 +4,7 @@
 //! it is set aside now and then, still holding its locks, so that the thread's other connections get their answer: `BUSY`.
 //! Nobody waits for the locks of such a script (`Keyspace::lock_unless_held`).
 
+mod declared;
 mod host;
 mod library;
 mod prepare;
@@ -20,11 +21,20 @@ use crate::scripts::{Digest, Script};
 
 pub use run::Suspended;
 
+/// A script that a machine has loaded.
+#[derive(Clone)]
+struct LoadedScript {
+    function: Function,
+    script: Arc<Script>,
+    /// It provably reaches no keys but those that it is given.
+    keeps_to_keys: bool,
+}
+
 /// What a worker runs Lua with.
 pub struct Lua {
     machine: Machine,
     /// The scripts that the machine has loaded.
-    loaded: HashMap<Digest, (Function, Arc<Script>)>,
+    loaded: HashMap<Digest, LoadedScript>,
     /// Those were known at this generation of the server's scripts.
     generation: u64,
     functions: library::LoadedFunctions,

@@ -1,8 +1,6 @@
 //! Before a script runs: finding it, and whether it may run now.
 
-use std::sync::Arc;
-
-use super::Lua;
+use super::{LoadedScript, Lua, declared};
 use crate::clients::Session;
 use crate::commands::spec::Script as Kind;
 use crate::config::Id;
@@ -10,7 +8,9 @@ use crate::engine::worker::Worker;
 use crate::instance::Instance;
 use crate::lua::{Failure, Function, Machine};
 use crate::protocol::{Args, ReplyError};
-use crate::scripts::{Digest, Flags, SOURCE_NAME, Script, digest, named_digest};
+use crate::scripts::{Digest, Flags, SOURCE_NAME, digest, named_digest};
+use crate::tiers::local::LockPlan;
+use crate::types::hasher::hash_bytes;
 use crate::types::number::parse_i64;
 
 /// A script that is about to run.
@@ -21,6 +21,8 @@ pub(super) struct Prepared {
     pub is_script: bool,
     /// Where the keys end among the arguments, which begin with the command.
     pub keys_end: usize,
+    /// What it locks.
+    pub locks: LockPlan,
     /// Commands that write are refused.
     pub only_reads: bool,
     /// Commands that need memory are refused.
@@ -51,8 +53,16 @@ impl Worker {
         Some(self.lua.take().unwrap_or_else(|| Box::new(Lua::new(self.instance, session))))
     }
 
+    /// Does what is to be done though no request comes; says whether something is left.
+    pub fn tend(&mut self) -> bool {
+        self.read_clock();
+        self.catch_up();
+        self.refresh_lua();
+        !self.postponed.is_empty()
+    }
+
     /// Has this worker's machine forget what the server has forgotten, though nothing is run in it.
-    pub(in crate::engine) fn refresh_lua(&mut self) {
+    fn refresh_lua(&mut self) {
         let instance = self.instance;
         if let Some(lua) = &mut self.lua {
             lua.forget_flushed(instance);
@@ -118,7 +128,8 @@ impl Lua {
         let only_reads = only_reads || flags.has(Flags::NO_WRITES);
         let refuses_memory = is_full && !flags.has(Flags::ALLOW_OOM);
         let (function, name) = (found.function, found.info.name.clone());
-        Ok(Prepared { function, name, is_script: false, keys_end, only_reads, refuses_memory })
+        let locks = LockPlan::All;
+        Ok(Prepared { function, name, is_script: false, keys_end, locks, only_reads, refuses_memory })
     }
 
     fn prepare_script(
@@ -135,13 +146,20 @@ impl Lua {
         let keys_end = FIRST_KEY + count_keys(args, || ReplyError::NOT_INTEGER)?;
         self.forget_flushed(instance);
         let digest = named.unwrap_or_else(|| digest(args.at(1)));
-        let (function, script) = self.load(instance, digest, (!by_digest).then(|| args.at(1)))?;
+        let LoadedScript { function, script, keeps_to_keys } =
+            self.load(instance, digest, (!by_digest).then(|| args.at(1)))?;
         let is_full = instance.keyspace.is_over_limit();
         check_flags(script.flags, only_reads, is_full, is_queued)?;
         let (flags, name) = (script.flags, digest.to_vec());
         let only_reads = only_reads || flags.has(Flags::NO_WRITES);
         let refuses_memory = is_full && !flags.has(Flags::ALLOW_OOM);
-        Ok(Prepared { function, name, is_script: true, keys_end, only_reads, refuses_memory })
+        let locks = if keeps_to_keys {
+            let keys = args.take(keys_end).skip(FIRST_KEY);
+            LockPlan::Keys(keys.iter().map(hash_bytes).collect())
+        } else {
+            LockPlan::All
+        };
+        Ok(Prepared { function, name, is_script: true, keys_end, locks, only_reads, refuses_memory })
     }
 
     /// Tells the server's figures what the machine takes, if that has changed by much.
@@ -169,7 +187,7 @@ impl Lua {
         instance: &Instance,
         digest: Digest,
         source: Option<&[u8]>,
-    ) -> Result<(Function, Arc<Script>), ReplyError> {
+    ) -> Result<LoadedScript, ReplyError> {
         if let Some(loaded) = self.loaded.get(&digest) {
             return Ok(loaded.clone());
         }
@@ -182,8 +200,10 @@ impl Lua {
             .machine
             .load(&script.bytecode, SOURCE_NAME, false)
             .map_err(|failure| cannot_load(&failure))?;
-        self.loaded.insert(digest, (function, script.clone()));
-        Ok((function, script))
+        let keeps_to_keys = declared::keeps_to_keys(&script.source);
+        let loaded = LoadedScript { function, script, keeps_to_keys };
+        self.loaded.insert(digest, loaded.clone());
+        Ok(loaded)
     }
 }
 

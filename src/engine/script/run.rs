@@ -19,7 +19,7 @@ use crate::engine::pending::Pending;
 use crate::engine::worker::Worker;
 use crate::lua::Failure;
 use crate::protocol::{Args, OwnedArgs, Protocol, Reply, ReplyError};
-use crate::tiers::local::{Effects, LockPlan, View};
+use crate::tiers::local::{Effects, View};
 
 /// As much as a thread has; what is not used takes no memory.
 const STACK_SIZE: usize = 2 * 1024 * 1024;
@@ -129,7 +129,8 @@ impl Worker {
             let mut effects = Effects::default();
             lua.session.client = client;
             let caught = catch_unwind(AssertUnwindSafe(|| {
-                let Some(mut view) = View::acquire(keyspace, &LockPlan::All, db, now_ms, &mut effects) else {
+                let Some(mut view) = View::acquire(keyspace, &prepared.locks, db, now_ms, &mut effects)
+                else {
                     return Err(RunError::Busy);
                 };
                 if no_touch {
@@ -164,7 +165,7 @@ impl Worker {
         let (args, command) = (args.to_owned(), command.index);
         let suspended = Suspended { run, reply, args, command, begin, protocol, client };
         self.suspended = Some(SendWrapper::new(suspended));
-        self.script_set_aside.notify_one();
+        self.upkeep.notify_one();
         let tier = self.instance.database();
         let reply = Box::pin(async move {
             // A sender that is dropped is that of a thread that ends.
