@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
 
 use super::connection;
 use super::stream::Accepted;
@@ -51,11 +51,21 @@ impl Workers {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
             let (queue, dealt) = unbounded_channel();
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || LocalSet::new().block_on(&runtime, serve(instance, dealt)))?;
+            let (started, failed) = std::sync::mpsc::channel();
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                // A runtime of its own kind: tasks need not be `Send`, and waking one is a push to a queue.
+                let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => {
+                        drop(started);
+                        runtime.block_on(serve(instance, dealt));
+                    }
+                    Err(error) => drop(started.send(error)),
+                }
+            })?;
+            if let Ok(error) = failed.recv() {
+                return Err(error);
+            }
             queues.push(queue);
             threads.push(thread);
         }
