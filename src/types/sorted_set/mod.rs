@@ -274,11 +274,11 @@ impl SortedSet {
                     return None;
                 };
                 let old = found.score();
-                if old != score {
-                    if let Some(entry) = full.tree.take(old, member) {
-                        entry.member.set_score(score);
-                        full.tree.insert(Ranked { score, member: entry.member });
-                    }
+                if old != score
+                    && let Some(entry) = full.tree.take(old, member)
+                {
+                    entry.member.set_score(score);
+                    full.tree.insert(Ranked { score, member: entry.member });
                 }
                 Some(old)
             }
