@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::protocol::{Args, OwnedArgs, Protocol};
 use crate::tiers::local::{Waiter, WatchFlag};
@@ -51,7 +54,7 @@ pub struct Client {
     /// What it waits for, while it is blocked.
     pub blocked: Mutex<Option<Arc<Waiter>>>,
     killed: AtomicBool,
-    wake: Notify,
+    wake: Wake,
 }
 
 /// What a client says of itself.
@@ -92,19 +95,19 @@ impl Client {
             names: Mutex::new(names),
             blocked: Mutex::new(None),
             killed: AtomicBool::new(false),
-            wake: Notify::new(),
+            wake: Wake::default(),
         }
     }
 
     /// Closes the connection as soon as its task notices.
     pub fn kill(&self) {
         self.killed.store(true, Relaxed);
-        self.wake.notify_one();
+        self.wake.raise();
     }
 
     /// Makes the connection's task look around.
     pub fn wake(&self) {
-        self.wake.notify_one();
+        self.wake.raise();
     }
 
     /// Whether it was killed.
@@ -114,7 +117,38 @@ impl Client {
 
     /// Resolves when something happened that the connection's task must look at.
     pub async fn woken(&self) {
-        self.wake.notified().await;
+        std::future::poll_fn(|context| self.wake.poll_raised(context)).await;
+    }
+}
+
+/// A flag that one task waits for. Looking at it costs a connection with every read, so it is less than a `Notify`.
+#[derive(Default)]
+struct Wake {
+    raised: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Wake {
+    fn raise(&self) {
+        self.raised.store(true, Release);
+        if let Some(waker) = &*self.waker.lock() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Takes the flag down if it is up.
+    fn poll_raised(&self, context: &mut Context<'_>) -> Poll<()> {
+        {
+            let mut waker = self.waker.lock();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                *waker = Some(context.waker().clone());
+            }
+        }
+        // After the waker is in place: whoever raises the flag from here on finds it.
+        if self.raised.load(Relaxed) && self.raised.swap(false, Acquire) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 }
 

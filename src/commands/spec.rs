@@ -262,6 +262,9 @@ pub struct CommandSpec {
     pub key_flags: Option<fn(Args<'_>) -> u16>,
     /// Which shards it needs.
     pub scope: Scope,
+    /// The argument that names the member or field that it looks for; 0 if there is none. A pipeline brings it into the
+    /// cache ahead.
+    pub member: usize,
     /// Its place in the documentation.
     pub group: Group,
     /// One line on what it does.
@@ -293,6 +296,7 @@ impl CommandSpec {
             derived_key: None,
             key_flags: None,
             scope: Scope::Keys,
+            member: 0,
             group,
             summary: "",
             since: "1.0.0",
@@ -400,6 +404,12 @@ impl CommandSpec {
     /// With a function that says what is done with the keys, where that depends on the arguments.
     pub const fn key_flags(mut self, key_flags: fn(Args<'_>) -> u16) -> Self {
         self.key_flags = Some(key_flags);
+        self
+    }
+
+    /// Looking for the member or field that this argument names.
+    pub const fn member(mut self, argument: usize) -> Self {
+        self.member = argument;
         self
     }
 

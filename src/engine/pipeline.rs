@@ -10,6 +10,7 @@ use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser};
 use crate::types::hasher::hash_bytes;
+use crate::types::prefetch::Part;
 
 /// Requests parsed before they run.
 const BATCH: usize = 32;
@@ -30,6 +31,18 @@ pub struct Request {
     command: Option<&'static Command>,
     /// The hash of its key, if the command has exactly one.
     hash: Option<u64>,
+    /// What of the key's value it will look at.
+    inside: Inside,
+}
+
+/// What of a collection is worth bringing into the cache ahead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Nothing,
+    /// The member of this hash.
+    Member(u64),
+    /// The log of a rate limiter.
+    Log,
 }
 
 /// What the connection must do next.
@@ -124,11 +137,25 @@ impl Worker {
         let hashes = || requests.iter().filter_map(|request| request.hash);
         hashes().for_each(|hash| keyspace.prefetch_bucket(hash, db));
         hashes().for_each(|hash| keyspace.prefetch_entry(hash, db));
-        let limits = |request: &&Request| {
-            request.command.is_some_and(|command| matches!(command.spec.run, Run::Limit(_)))
+        if !requests.iter().any(|request| request.inside != Inside::Nothing) {
+            return;
+        }
+        let inside = |part: fn(Inside) -> Option<Part>| {
+            for request in requests {
+                if let (Some(hash), Some(part)) = (request.hash, part(request.inside)) {
+                    keyspace.prefetch_part(hash, db, part);
+                }
+            }
         };
-        let hashes = requests.iter().filter(limits).filter_map(|request| request.hash);
-        hashes.for_each(|hash| keyspace.prefetch_log(hash, db));
+        inside(|inside| match inside {
+            Inside::Nothing => None,
+            Inside::Member(hash) => Some(Part::Bucket(hash)),
+            Inside::Log => Some(Part::Log),
+        });
+        inside(|inside| match inside {
+            Inside::Member(hash) => Some(Part::Member(hash)),
+            _ => None,
+        });
     }
 
     /// Parses up to a batch of requests from `start` on: how far that came, and whether nothing complete is left.
@@ -168,8 +195,9 @@ impl Worker {
                         let command = COMMANDS.resolve(args).ok();
                         let key = command.and_then(Command::single_key).and_then(|index| args.get(index));
                         let hash = key.map(hash_bytes);
+                        let inside = command.map_or(Inside::Nothing, |command| inside(command, args));
                         let (first, count) = (first as u32, count as u32);
-                        self.requests.push(Request { first, count, end, command, hash });
+                        self.requests.push(Request { first, count, end, command, hash, inside });
                     }
                     if inline && count > 0 {
                         break;
@@ -178,5 +206,17 @@ impl Worker {
             }
         }
         (at, false, None)
+    }
+}
+
+/// What a command will look at inside its key's value.
+#[inline]
+fn inside(command: &Command, args: Args<'_>) -> Inside {
+    match command.spec {
+        spec if spec.member > 0 => {
+            args.get(spec.member).map_or(Inside::Nothing, |member| Inside::Member(hash_bytes(member)))
+        }
+        spec if matches!(spec.run, Run::Limit(_)) => Inside::Log,
+        _ => Inside::Nothing,
     }
 }

@@ -10,13 +10,10 @@ use crate::engine::Worker;
 use crate::instance::Instance;
 use crate::tiers::local::{Effects, LockPlan, ShardHeld, View, memory};
 
-/// The time between two ticks.
-const TICK: Duration = Duration::from_millis(100);
-/// Every shard is swept once in so many ticks.
-const SWEEP_TICKS: usize = 4;
-
-/// The keys' prefixes are counted once in so many ticks.
-const GROWTH_TICKS: usize = 600;
+/// How often rates are taken.
+const RATES_EVERY: Duration = Duration::from_secs(1);
+/// How often the keys' prefixes are counted.
+const GROWTH_EVERY: Duration = Duration::from_secs(60);
 
 /// What the process takes without any data.
 const PROGRAM: usize = 8 << 20;
@@ -24,27 +21,29 @@ const PROGRAM: usize = 8 << 20;
 /// Runs for as long as the server does.
 pub async fn run(instance: &'static Instance) {
     let mut worker = Worker::new(instance);
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut last = clock::monotonic();
+    let (mut rates_taken, mut growth_seen) = (clock::monotonic(), None);
     for tick in 0.. {
-        ticks.tick().await;
+        // `hz` ticks a second.
+        tokio::time::sleep(Duration::from_secs(1) / instance.settings.int(Id::Hz) as u32).await;
+        let now = clock::monotonic();
         if instance.active_expire.load(Relaxed) && !instance.pause.is_on(clock::wall_ms()) {
             let (shards, begin) = (instance.keyspace.shards(), clock::ticks());
-            for shard in (tick % SWEEP_TICKS..shards).step_by(SWEEP_TICKS) {
+            // Every shard is swept once in so many ticks: in 4 at the least effort, in each at the greatest.
+            let sweep_ticks = 4 - (instance.settings.int(Id::ActiveExpireEffort) as usize - 1) / 3;
+            for shard in (tick % sweep_ticks..shards).step_by(sweep_ticks) {
                 worker.sweep(shard);
             }
             instance.note_latency("expire-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         }
         give_back(instance);
         instance.telemetry.peak_memory.fetch_max(memory::used() as u64, Relaxed);
-        if tick % GROWTH_TICKS == 0 {
+        if growth_seen.is_none_or(|seen| now - seen >= GROWTH_EVERY) {
             observe_growth(instance);
+            growth_seen = Some(now);
         }
-        if tick % 10 == 0 {
-            let now = clock::monotonic();
-            instance.telemetry.sample_rates(now - last);
-            last = now;
+        if now - rates_taken >= RATES_EVERY {
+            instance.telemetry.sample_rates(now - rates_taken);
+            rates_taken = now;
         }
     }
 }

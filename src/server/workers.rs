@@ -1,10 +1,11 @@
 //! Worker threads: one current-thread runtime each. A connection stays on the thread it was dealt to.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
 
 use super::connection;
 use super::stream::Accepted;
@@ -13,7 +14,7 @@ use crate::engine::Worker;
 use crate::instance::Instance;
 
 /// Bytes read at once; the buffer is shared by all connections of a thread.
-const READ_BUFFER: usize = 64 * 1024;
+pub const READ_BUFFER: usize = 64 * 1024;
 /// An output buffer that grew beyond this is given back.
 pub const KEEP_OUTPUT: usize = 1024 * 1024;
 
@@ -50,17 +51,26 @@ impl Workers {
     ///
     /// # Errors
     /// If a thread or its runtime cannot be started.
-    pub fn start(instance: &'static Instance, count: usize) -> std::io::Result<Self> {
+    pub fn start(instance: &'static Instance, count: usize) -> io::Result<Self> {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
             let (queue, dealt) = unbounded_channel();
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || LocalSet::new().block_on(&runtime, serve(instance, dealt)))?;
+            let (started, failed) = std::sync::mpsc::channel();
+            let run = move || {
+                // A local runtime: tasks need not be `Send`, and waking one is a push to a queue.
+                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                    Ok(runtime) => {
+                        drop(started);
+                        runtime.block_on(serve(instance, dealt));
+                    }
+                    Err(error) => drop(started.send(error)),
+                }
+            };
+            threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
+            if let Ok(error) = failed.recv() {
+                return Err(error);
+            }
             queues.push(queue);
-            threads.push(thread);
         }
         Ok(Self { queues, threads, next: 0 })
     }
@@ -95,9 +105,9 @@ async fn serve(instance: &'static Instance, mut dealt: UnboundedReceiver<Dealt>)
     loop {
         tokio::select! {
             next = dealt.recv() => match next {
-                Some(Dealt { socket, client }) => {
+                Some(next) => {
                     bench.borrow().worker.counters.connections.add(1);
-                    connections.spawn_local(connection::serve(bench.clone(), socket, client));
+                    connections.spawn_local(connection::serve(bench.clone(), next));
                 }
                 None => break,
             },

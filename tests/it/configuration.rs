@@ -130,3 +130,30 @@ fn a_database_that_does_not_fit_its_rules_is_refused_at_start() {
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn directives_do_what_they_say() {
+    let server = Server::anteroom(&[]);
+    let mut client = server.client();
+    client.run("SET k v");
+    let set = |client: &mut crate::harness::Client, name: &str, value: &str| {
+        let words = ["CONFIG", "SET", name, value].map(|word| word.as_bytes().to_vec());
+        client.send(&words);
+        String::from_utf8_lossy(&client.read()).into_owned()
+    };
+    assert_eq!(set(&mut client, "latency-tracking-info-percentiles", "25 99.5"), "+OK\r\n");
+    let stats = client.run("INFO latencystats");
+    assert!(stats.contains("latency_percentiles_usec_set:p25=") && stats.contains(",p99.5="), "{stats}");
+    assert!(
+        set(&mut client, "latency-tracking-info-percentiles", "101").starts_with("-ERR CONFIG SET failed")
+    );
+    assert_eq!(set(&mut client, "hz", "100"), "+OK\r\n");
+    assert_eq!(set(&mut client, "active-expire-effort", "10"), "+OK\r\n");
+    assert!(client.run("INFO server").contains("\r\nhz:100\r\n"));
+    for wrong in ["", "normal 1 2", "nobody 0 0 0"] {
+        assert!(set(&mut client, "client-output-buffer-limit", wrong).starts_with("-ERR CONFIG SET failed"));
+    }
+    assert_eq!(set(&mut client, "lazyfree-lazy-user-flush", "no"), "+OK\r\n");
+    assert_eq!(client.run("FLUSHALL"), "+OK\r\n");
+    assert_eq!(client.run("DBSIZE"), ":0\r\n");
+}

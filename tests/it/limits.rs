@@ -221,6 +221,33 @@ fn a_large_value_is_held_no_more_often_than_it_must() {
 }
 
 #[test]
+fn who_leaves_too_much_unread_is_closed() {
+    let server = Server::anteroom(&[]);
+    let mut watcher = server.client();
+    watcher.send_raw(&set("big", vec![b'x'; MB as usize]));
+    watcher.read();
+    // At once, and after a while; what is read in time is no matter.
+    for limits in ["normal 2mb 0 0", "normal 0 2mb 1"] {
+        let class: Vec<Vec<u8>> = ["CONFIG", "SET", "client-output-buffer-limit", limits]
+            .iter()
+            .map(|word| word.as_bytes().to_vec())
+            .collect();
+        watcher.send(&class);
+        assert_eq!(watcher.read(), b"+OK\r\n");
+        let mut sleeper = server.client();
+        sleeper.send_raw(&b"GET big\r\n".repeat(3));
+        (0..3).for_each(|_| assert_eq!(sleeper.read().len(), MB as usize + "$1048576\r\n\r\n".len()));
+        // Behind what the system's own buffers take. Replies come by the quarter of a megabyte, but this one is whole.
+        watcher.send_raw(&set("huge", vec![b'x'; 32 * MB as usize]));
+        watcher.read();
+        sleeper.send_raw(b"GET huge\r\n");
+        eventually("it is gone", || info(&mut watcher, "connected_clients") == 1);
+    }
+    let shown = watcher.run("CONFIG GET client-output-buffer-limit");
+    assert!(shown.contains("normal 0 2097152 1 slave 268435456 67108864 60 pubsub 33554432"), "{shown}");
+}
+
+#[test]
 fn what_is_sent_but_not_run_is_bounded() {
     let server = Server::anteroom(&[]);
     let mut watcher = server.client();

@@ -29,6 +29,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | UPDATE)])
+        .member(3)
         .doc(
             "Adds members or changes their scores.",
             "1.2.0",
@@ -40,36 +41,42 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .member(3)
         .doc("Adds to a member's score.", "1.2.0", "O(log(N))", "key increment:integer member"),
-    CommandSpec::data("zrem", Group::SortedSet, AtLeast(3), zrem).shrink().fast().keys(DELETES).doc(
-        "Removes members.",
-        "1.2.0",
-        "O(log(N)) per member",
-        "key member...",
-    ),
+    CommandSpec::data("zrem", Group::SortedSet, AtLeast(3), zrem)
+        .shrink()
+        .fast()
+        .keys(DELETES)
+        .member(2)
+        .doc("Removes members.", "1.2.0", "O(log(N)) per member", "key member..."),
     CommandSpec::data("zcard", Group::SortedSet, Exactly(2), zcard)
         .readonly()
         .fast()
         .keys(&[key_at(1, RO)])
         .doc("Counts the members.", "1.2.0", "O(1)", "key"),
-    CommandSpec::data("zscore", Group::SortedSet, Exactly(3), zscore).readonly().fast().keys(READ).doc(
-        "Returns a member's score.",
-        "1.2.0",
-        "O(1)",
-        "key member",
-    ),
+    CommandSpec::data("zscore", Group::SortedSet, Exactly(3), zscore)
+        .readonly()
+        .fast()
+        .keys(READ)
+        .member(2)
+        .doc("Returns a member's score.", "1.2.0", "O(1)", "key member"),
     CommandSpec::data("zmscore", Group::SortedSet, AtLeast(3), zmscore).readonly().fast().keys(READ).doc(
         "Returns the scores of members.",
         "6.2.0",
         "O(1) per member",
         "key member...",
     ),
-    CommandSpec::data("zrank", Group::SortedSet, AtLeast(3), zrank).readonly().fast().keys(READ).doc(
-        "Returns a member's rank, from the lowest score.",
-        "2.0.0",
-        "O(log(N))",
-        "key member [WITHSCORE]",
-    ),
+    CommandSpec::data("zrank", Group::SortedSet, AtLeast(3), zrank)
+        .readonly()
+        .fast()
+        .keys(READ)
+        .member(2)
+        .doc(
+            "Returns a member's rank, from the lowest score.",
+            "2.0.0",
+            "O(log(N))",
+            "key member [WITHSCORE]",
+        ),
     CommandSpec::data("zrevrank", Group::SortedSet, AtLeast(3), zrevrank).readonly().fast().keys(READ).doc(
         "Returns a member's rank, from the highest score.",
         "2.0.0",

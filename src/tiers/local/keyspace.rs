@@ -11,6 +11,7 @@ use super::eviction::EvictionState;
 use super::mirror::Mirror;
 use super::shard::{Shard, ShardCounters};
 use crate::config::Settings;
+use crate::types::prefetch::Part;
 
 /// Many more than there are threads, so that two threads rarely meet; a power of two.
 const SHARDS: usize = 256;
@@ -129,11 +130,15 @@ impl Keyspace {
         }
     }
 
-    /// Starts what a rate limiter reads of the key's value on its way into the cache, once its entry is there.
+    /// Starts a part of the key's value on its way into the cache, once its entry is there.
     #[inline]
-    pub fn prefetch_log(&self, hash: u64, db: usize) {
+    pub fn prefetch_part(&self, hash: u64, db: usize, part: Part) {
         if let Some(shard) = self.shards[Self::shard_of(hash)].try_lock() {
-            shard.databases[db].keys.prefetch_beyond(hash);
+            shard.databases[db].keys.each_candidate(hash, |entry| {
+                if let Some(value) = entry.as_object() {
+                    value.prefetch(part);
+                }
+            });
         }
     }
 
