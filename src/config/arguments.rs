@@ -74,6 +74,9 @@ pub struct Serve {
     /// Where files are kept.
     #[arg(long, env = "ANTEROOM_DIR")]
     pub dir: Option<String>,
+    /// The Redis behind the near cache, as redis://host:6379.
+    #[arg(long, env = "ANTEROOM_UPSTREAM", value_name = "URL", hide_env_values = true)]
+    pub upstream: Option<String>,
     /// Where the admin HTTP server listens.
     #[arg(long, env = "ANTEROOM_ADMIN", value_name = "ADDR:PORT|off")]
     pub admin: Option<String>,
