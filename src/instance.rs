@@ -16,11 +16,14 @@ use crate::ratelimit::RateLimits;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
 use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
+use crate::tiers::upstream::Upstream;
 
 /// Everything that outlives a connection.
 pub struct Instance {
     /// The keys.
     pub keyspace: Keyspace,
+    /// The Redis behind this server, if there is one.
+    pub upstream: Option<Arc<Upstream>>,
     /// The settings in force.
     pub settings: Arc<Settings>,
     /// What the server was started with.
@@ -76,6 +79,7 @@ impl Instance {
             keyspace: Keyspace::new(databases, settings.clone()),
             settings,
             limits: RateLimits::new(&config.policies),
+            upstream: config.upstream.as_ref().map(|section| Arc::new(Upstream::new(section, &config.keys))),
             config,
             clients: Clients::default(),
             telemetry: Telemetry::new(),
@@ -94,6 +98,11 @@ impl Instance {
             apart,
             apart_queue: Mutex::new(Some(apart_queue)),
         })))
+    }
+
+    /// The database that clients begin in.
+    pub fn first_db(&self) -> usize {
+        self.upstream.as_ref().map_or(0, |upstream| upstream.config.endpoint.db)
     }
 
     /// Frees values on the thread for that.

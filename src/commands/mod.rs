@@ -3,6 +3,7 @@
 //! To add a command, write one function and one row in the family's file. A new family is added to [`FAMILIES`].
 
 pub mod keys;
+pub mod routing;
 pub mod spec;
 pub mod syntax;
 pub mod table;

@@ -91,15 +91,15 @@ impl Endpoint {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let (scheme, rest) =
-            url.split_once("://").ok_or("must be a URL, as redis://host:6379".to_owned())?;
+        let (scheme, rest) = url.split_once("://").ok_or("must be a URL, as redis://host:6379".to_owned())?;
         if let Some((_, reason)) = SCHEMES_TO_COME.iter().find(|(name, _)| *name == scheme) {
             return Err((*reason).to_owned());
         }
         if scheme != "redis" {
             return Err(format!("the scheme '{scheme}' is not known: it must begin with redis://"));
         }
-        let (credentials, place) = rest.rsplit_once('@').map_or((None, rest), |(left, right)| (Some(left), right));
+        let (credentials, place) =
+            rest.rsplit_once('@').map_or((None, rest), |(left, right)| (Some(left), right));
         let (user, password) = match credentials {
             None => (None, None),
             Some(text) => {
@@ -112,7 +112,11 @@ impl Endpoint {
         if db.contains('?') || address.contains('?') {
             return Err("parameters behind '?' are not known".to_owned());
         }
-        let db = if db.is_empty() { 0 } else { db.parse().map_err(|_| "the database must be a number".to_owned())? };
+        let db = if db.is_empty() {
+            0
+        } else {
+            db.parse().map_err(|_| "the database must be a number".to_owned())?
+        };
         let (host, port) = match address.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => {
                 (host, port.parse().map_err(|_| format!("'{port}' is no port"))?)
@@ -206,8 +210,9 @@ impl UpstreamConfig {
             }
             "shadow-percent" => {
                 let percent = value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64));
-                self.shadow_percent =
-                    percent.filter(|percent| (0.0..=100.0).contains(percent)).ok_or("must be from 0 to 100")?;
+                self.shadow_percent = percent
+                    .filter(|percent| (0.0..=100.0).contains(percent))
+                    .ok_or("must be from 0 to 100")?;
             }
             "early-refresh" => self.early_refresh = value.as_bool().ok_or("must be true or false")?,
             _ => return Err("unknown key".to_owned()),

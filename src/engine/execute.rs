@@ -11,12 +11,16 @@ use super::worker::Worker;
 use crate::clients::{Client, ReplyMode, Session, Transaction};
 use crate::clock;
 use crate::commands::keys;
+use crate::commands::routing::Route;
 use crate::commands::spec::{Attempt, Context, Control, Limiter, OnTimeout, Run, Scope, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::{Evicted, LockPlan, View};
 use crate::types::hasher::hash_bytes;
+
+/// More than is needed, so that not every request evicts.
+const EVICTED_AHEAD: usize = 64 * 1024;
 
 /// What comes after a request.
 pub enum Flow {
@@ -53,6 +57,11 @@ impl Worker {
         let mark = out.len();
         let mode = session.reply_mode;
         session.client.last_request_ms.store(self.now_ms(), Relaxed);
+        if let Some(upstream) = &self.instance.upstream
+            && let Some(flow) = self.forward(upstream, session, args, hash, out)
+        {
+            return if session.closing { Flow::Close } else { flow };
+        }
         let command = command.map_or_else(|| COMMANDS.resolve(args), Ok);
         let mut flow = match command.and_then(|command| self.admit(session, command, args)) {
             Ok(command) => {
@@ -94,7 +103,7 @@ impl Worker {
 
     /// The gate: whether the command may run now.
     #[inline]
-    fn admit<'c>(
+    pub(super) fn admit<'c>(
         &mut self,
         session: &mut Session,
         command: &'c Command,
@@ -121,6 +130,14 @@ impl Worker {
     fn make_room(&mut self, session: &Session, command: &Command) -> Result<(), ReplyError> {
         let now_ms = self.now_ms();
         let begin = clock::ticks();
+        if let Some(upstream) = &self.instance.upstream {
+            // What is kept of upstream's goes first: upstream still has it.
+            let limit = self.instance.settings.int(Id::Maxmemory).max(0) as usize;
+            upstream.near.evict(crate::tiers::local::memory::used().saturating_sub(limit) + EVICTED_AHEAD);
+            if !self.instance.keyspace.is_over_limit() || command.routing.route != Route::Local {
+                return Ok(());
+            }
+        }
         let evicted = self.instance.keyspace.make_room(now_ms, &mut self.effects);
         self.instance.note_latency("eviction-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         self.settle();
@@ -138,7 +155,13 @@ impl Worker {
 
     /// Replies an error to a request that was not run.
     #[cold]
-    fn refuse(&mut self, session: &mut Session, args: Args<'_>, error: &ReplyError, out: &mut Vec<u8>) {
+    pub(super) fn refuse(
+        &mut self,
+        session: &mut Session,
+        args: Args<'_>,
+        error: &ReplyError,
+        out: &mut Vec<u8>,
+    ) {
         if let Ok(command) = COMMANDS.resolve(args) {
             self.counters.commands[command.index].rejected.add(1);
             if matches!(command.spec.run, Run::Control(Control::Exec)) {

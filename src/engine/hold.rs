@@ -37,6 +37,7 @@ impl Worker {
     pub fn try_again(&mut self, session: &mut Session, held: &Blocked, out: &mut Vec<u8>) -> Step {
         self.read_clock();
         self.instance.pause.forget(&held.waiter);
-        self.execute(session, None, None, held.waiter.args.as_args(), out).into()
+        let flow = self.execute(session, None, None, held.waiter.args.as_args(), out);
+        self.step(flow, out)
     }
 }

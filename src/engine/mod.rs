@@ -6,6 +6,7 @@
 mod apart;
 mod blocking;
 mod execute;
+mod forward;
 mod hold;
 mod pending;
 mod pipeline;

@@ -76,6 +76,10 @@ impl Worker {
             for request in &requests {
                 let first = request.first as usize;
                 let args = Args::new(input, &spans[first..first + request.count as usize]);
+                if self.batch.is_some() && !self.joins_batch(session, request.command, args) {
+                    stopped = Some(Step::Flush);
+                    break;
+                }
                 let flow = self.execute(session, request.command, request.hash, args, out);
                 consumed = request.end;
                 stopped = match flow {
@@ -93,11 +97,18 @@ impl Worker {
                 self.spans = spans;
             }
             if let Some(step) = stopped {
+                let step = self.end_batch(out).map_or(step, Step::Pending);
                 // What was parsed behind the stop is parsed again.
                 parser.reset();
                 return Progress { consumed, step };
             }
             consumed = parsed_to;
+            if self.batch.is_some()
+                && (error.is_some() || complete)
+                && let Some(pending) = self.end_batch(out)
+            {
+                return Progress { consumed, step: Step::Pending(pending) };
+            }
             if let Some(error) = error {
                 let error = ReplyError::from(&error);
                 self.counters.errors.add(1);

@@ -20,6 +20,10 @@ pub struct Worker {
     pub(super) effects: Effects,
     pub(super) spans: Vec<Span>,
     pub(super) requests: Vec<super::pipeline::Request>,
+    /// Requests that are on their way upstream.
+    pub(super) batch: Option<super::forward::Batch>,
+    /// Room for a request in the words of the protocol.
+    pub(super) request: Vec<u8>,
     /// The wall clock in microseconds at `base_ticks`.
     base_us: u64,
     base_ticks: u64,
@@ -37,6 +41,8 @@ impl Worker {
             effects: Effects::default(),
             spans: Vec::new(),
             requests: Vec::new(),
+            batch: None,
+            request: Vec::new(),
             base_us: 0,
             base_ticks: 0,
             ticks: 0,

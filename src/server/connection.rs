@@ -76,11 +76,13 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, socket: Accepted, client: Arc<Clie
     match socket.into_stream() {
         Ok(stream) => {
             let authenticated = instance.settings.text(Id::Requirepass).is_empty();
+            let mut session = Session::new(client.clone(), authenticated);
+            session.select(instance.first_db());
             let mut connection = Connection {
                 stream,
                 bench: bench.clone(),
                 instance,
-                session: Session::new(client.clone(), authenticated),
+                session,
                 parser: RequestParser::default(),
                 pending: Vec::new(),
                 unsent: Vec::new(),
@@ -250,8 +252,25 @@ impl Connection {
 
     /// Waits for input; says whether to go on.
     async fn wait_for_input(&mut self) -> io::Result<bool> {
-        let client = &self.session.client;
+        let client = self.session.client.clone();
         loop {
+            if let Some(stream) = &mut self.session.stream {
+                tokio::select! {
+                    biased;
+                    ready = self.stream.readable() => return ready.map(|()| true),
+                    () = client.woken() => {}
+                    said = stream.next() => {
+                        let Some(said) = said else { return Ok(false) };
+                        self.unsent.extend_from_slice(&said);
+                        stream.drain(&mut self.unsent);
+                        self.bench.borrow().worker.counters.output_bytes.add(self.unsent.len() as u64);
+                        self.flush().await?;
+                    }
+                }
+                if !client.is_killed() && !self.instance.is_stopping() {
+                    continue;
+                }
+            }
             if client.is_killed() || self.instance.is_stopping() {
                 return Ok(false);
             }

@@ -23,7 +23,14 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         config.database.is_none(),
         "the section [database] is not served yet: remove it to run without a database"
     );
+    anyhow::ensure!(
+        config.keys.is_empty() || config.upstream.is_some(),
+        "[[keys]] says which keys are exceptions to what an upstream does, and there is none"
+    );
     let instance = Instance::start(config)?;
+    if let Some(upstream) = &instance.upstream {
+        upstream.start()?;
+    }
     crate::engine::start_apart(instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

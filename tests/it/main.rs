@@ -28,3 +28,4 @@ mod ratelimit;
 mod shutdown;
 mod store;
 mod table;
+mod upstream;
