@@ -205,10 +205,8 @@ impl Worker {
         let command = match COMMANDS.resolve(args) {
             Ok(command) => command,
             Err(error) => {
-                // An unknown subcommand of what runs here is this host's to refuse.
-                let is_here = COMMANDS.get(args.at(0)).is_some_and(|command| {
-                    command.routing.route == Route::Local && !matches!(command.spec.name, "object" | "memory")
-                });
+                // An unknown subcommand is refused in the words of Redis, as it would be here.
+                let is_here = COMMANDS.get(args.at(0)).is_some();
                 return if is_here { Ok(None) } else { foreign_route(upstream, args, error).map(Some) };
             }
         };

@@ -68,6 +68,14 @@ impl Worker {
         self.read_clock();
         let mut consumed = 0;
         loop {
+            // An inline request is parsed only when it can run at once (see `parse_batch`).
+            if self.batch.is_some()
+                && !parser.is_partial()
+                && input.get(consumed).is_some_and(|byte| *byte != b'*')
+                && let Some(pending) = self.end_batch(out)
+            {
+                return Progress { consumed, step: Step::Pending(pending) };
+            }
             let (parsed_to, complete, error) = self.parse_batch(session, parser, input, consumed);
             let requests = std::mem::take(&mut self.requests);
             let spans = std::mem::take(&mut self.spans);

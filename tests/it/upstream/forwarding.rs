@@ -21,9 +21,9 @@ fn resp3_replies_are_those_of_redis() {
 
 #[test]
 fn a_pipeline_of_all_sorts_keeps_its_order() {
-    let pair = Pair::start("");
+    let (pair, other) = (Pair::start(""), Server::redis());
     for protocol in [2, 3] {
-        let (mut ours, mut theirs) = pair.clients();
+        let (mut ours, mut theirs) = (pair.anteroom.client(), other.client());
         let commands = [
             "SET a 1",
             "GET a",
