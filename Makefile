@@ -26,3 +26,4 @@ bench:
 	cargo bench --bench eviction
 	cargo bench --bench journal
 	cargo bench --bench ratelimit -- --run
+	cargo bench --bench upstream -- --run

@@ -66,6 +66,7 @@ pub(super) fn render(figures: &Figures) -> String {
     commands(&mut text, figures);
     keys(&mut text, figures);
     limits(&mut text, figures);
+    upstream(&mut text, figures);
     text.0
 }
 
@@ -214,6 +215,22 @@ fn limits(text: &mut Text, figures: &Figures) {
     let refused = figures.policies.iter().map(|(name, _, refused)| (name.as_str(), *refused));
     let help = "Calls that a rate limit policy refused.";
     text.family("anteroom_ratelimit_refused_total", "counter", help, "policy", refused);
+}
+
+fn upstream(text: &mut Text, figures: &Figures) {
+    let Some(upstream) = &figures.instance.upstream else { return };
+    text.gauge("anteroom_upstream_up", "Whether upstream is connected.", i32::from(upstream.tracked.is_up()));
+    let is_stale = upstream.near.is_stale(crate::tiers::upstream::now_ms());
+    text.gauge("anteroom_upstream_stale", "Whether what is kept may be old.", i32::from(is_stale));
+    for (name, value) in crate::commands::cache::figures(&upstream.statistics) {
+        let name = name.replace('-', "_");
+        if name == "connections" {
+            text.gauge("anteroom_upstream_connections", "Connections to upstream.", value);
+        } else {
+            let help = "See CACHE.STATS.";
+            text.counter(&format!("anteroom_upstream_{name}_total"), help, value);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod table;
 
 mod arguments;
 mod bitmaps;
+pub mod cache;
 mod connection;
 mod deadline;
 mod dump;
@@ -48,6 +49,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     sort::COMMANDS,
     transactions::COMMANDS,
     ratelimit::COMMANDS,
+    cache::COMMANDS,
     server::COMMANDS,
 ];
 

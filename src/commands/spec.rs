@@ -94,6 +94,8 @@ pub enum Control {
     Unwatch,
     /// `RESET`
     Reset,
+    /// `CACHE.INVALIDATE`
+    Invalidate,
 }
 
 /// Which shards a data command runs under.

@@ -21,7 +21,7 @@ use crate::config::upstream::KeyTier;
 use crate::protocol::{Args, Protocol, Reply, ReplyError};
 use crate::tiers::upstream::{
     Call, Expected, Failure, Filling, Form, Found, Gather, Link, Miss, Outcome, Request, Rewrite, Stream,
-    Upstream, Watched, Writing, encode, now_ms,
+    Upstream, Watched, Writing, encode, invalidate, now_ms,
 };
 use crate::types::hasher::hash_bytes;
 
@@ -268,6 +268,11 @@ impl Worker {
             return None;
         }
         let in_transaction = session.transaction.is_some();
+        if self.instance.pause.is_set()
+            && let Some(held) = self.hold(session, command, args)
+        {
+            return Some(Flow::Held(held));
+        }
         match control {
             Control::Multi => None,
             Control::Watch if in_transaction => None,
@@ -285,13 +290,21 @@ impl Worker {
             Control::Exec
                 if session.transaction.as_ref().is_some_and(|transaction| !transaction.is_broken) =>
             {
-                Some(self.exec_upstream(upstream, session, out))
+                Some(self.exec_upstream(upstream, session, out.len()))
             }
             // Closed, upstream forgets what it watched.
             Control::Exec | Control::Discard if !in_transaction => None,
             Control::Exec | Control::Discard | Control::Unwatch => {
                 session.watched_upstream = None;
                 None
+            }
+            Control::Invalidate => {
+                let invalidating = invalidate(upstream.clone(), session.db, args.at(1).into());
+                let mut pending = Pending::reply(Box::pin(invalidating));
+                if is_silenced(session) {
+                    pending.silence();
+                }
+                Some(Flow::Pending(pending))
             }
             Control::Reset => {
                 session.watched_upstream = None;
@@ -302,7 +315,7 @@ impl Worker {
     }
 
     /// Sends a whole transaction.
-    fn exec_upstream(&mut self, upstream: &Arc<Upstream>, session: &mut Session, out: &mut Vec<u8>) -> Flow {
+    fn exec_upstream(&mut self, upstream: &Arc<Upstream>, session: &mut Session, at: usize) -> Flow {
         let is_plain = is_plain_block(session);
         let transaction = session.transaction.take().unwrap_or_default();
         session.client.queued.store(0, Relaxed);
@@ -356,7 +369,7 @@ impl Worker {
         let (ticket, place) = batch.gather.ticket();
         batch.bytes += bytes.len();
         let what = Awaited::One { place, is_write: true };
-        batch.places.push(Place { at: out.len(), what, is_silent: is_silenced(session) });
+        batch.places.push(Place { at, what, is_silent: is_silenced(session) });
         let mut expected: Vec<Expected> = (0..replies - 1).map(|_| Expected::Ignored).collect();
         expected.push(Expected::Answer(ticket, form, writing));
         if db != session.db {
@@ -392,7 +405,7 @@ impl Worker {
         {
             let rewrite = (!resp3).then_some(routed.rewrite).flatten();
             if command.spec.name == "mget" {
-                self.read_several(upstream, session, command, keys, rewrite, args, out);
+                self.read_several(upstream, session, command, keys, args, out);
             } else if let [(key_hash, _)] = keys[..]
                 && let Some(key_at) = command.single_key().or_else(|| only_key(command, args))
             {
@@ -402,13 +415,13 @@ impl Worker {
                     Request { db, command: command_index, args, key_at, has_rest: true, resp3, hash };
                 self.read(upstream, session, &request, rewrite, out);
             } else {
-                self.send(upstream, session, routed, is_plain, args, out);
+                self.send(upstream, session, routed, is_plain, args, out.len());
             }
             self.measure(&session.client, command, args, begin);
             return Some(Flow::Next);
         }
         let command = routed.command;
-        self.send(upstream, session, routed, is_plain, args, out);
+        self.send(upstream, session, routed, is_plain, args, out.len());
         if let Some(command) = command {
             self.measure(&session.client, command, args, begin);
         }
@@ -469,12 +482,12 @@ impl Worker {
         session: &mut Session,
         command: &Command,
         keys: &[(u64, Box<[u8]>)],
-        rewrite: Option<Rewrite>,
         args: Args<'_>,
         out: &mut Vec<u8>,
     ) {
         let Some(get) = COMMANDS.get(b"get").map(|get| get.index) else { return };
         let resp3 = session.protocol == Protocol::Resp3;
+        let rewrite = (!resp3).then_some(Rewrite::Plain);
         let now = crate::clock::steady_ms(self.ticks);
         let db = session.db;
         let request = |command, index: usize| Request {
@@ -550,7 +563,7 @@ impl Worker {
         routed: Routed<'_>,
         is_plain: bool,
         args: Args<'_>,
-        out: &mut Vec<u8>,
+        at: usize,
     ) {
         let is_write = !matches!(routed.touch, Touch::Reads(_) | Touch::Nothing)
             || routed.command.is_none_or(|command| command.spec.flags & flag::READONLY == 0);
@@ -570,7 +583,7 @@ impl Worker {
         let (batch, link) = self.batch(upstream, is_plain);
         let (ticket, place) = batch.gather.ticket();
         let what = Awaited::One { place, is_write };
-        batch.places.push(Place { at: out.len(), what, is_silent: is_silenced(session) });
+        batch.places.push(Place { at, what, is_silent: is_silenced(session) });
         batch.bytes += bytes.len();
         link.send(session.db, &bytes, [Expected::Answer(ticket, form, writing)], now_ms());
         if bytes.capacity() <= MAX_BYTES {

@@ -61,6 +61,7 @@ impl Worker {
                 }
                 Ok(())
             }
+            Control::Invalidate => Err(crate::commands::cache::NO_UPSTREAM),
             Control::Reset => {
                 self.reset(session);
                 Reply::new(out, session.protocol).simple("RESET");

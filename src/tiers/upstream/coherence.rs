@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn each_event_voids_a_lease() {
-        let events: [(&str, fn(&mut KeyState)); 3] = [
+        type Event = (&'static str, fn(&mut KeyState));
+        let events: [Event; 3] = [
             ("invalidation", KeyState::invalidate),
             ("write sent", KeyState::begin_write),
             ("write sent and acknowledged", |state| {

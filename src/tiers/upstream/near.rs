@@ -228,7 +228,7 @@ impl Near {
         let Some(entry) = record.entries.iter().find(|entry| entry.question.is(request)) else {
             return Found::Nothing;
         };
-        if entry.epoch != self.epoch() || now_ms >= entry.deadline_ms && !is_stale || !fits(&entry.reply) {
+        if entry.epoch != self.epoch() || now_ms >= entry.deadline_ms || !fits(&entry.reply) {
             return Found::Nothing;
         }
         record.is_used.store(true, Ordering::Relaxed);
@@ -409,8 +409,6 @@ impl Near {
     /// Drops what is dead in one of the shards.
     pub fn sweep(&self, turn: usize, now_ms: u64) {
         let epoch = self.epoch();
-        // What has expired may have to be served stale.
-        let now_ms = if self.is_stale(now_ms) { 0 } else { now_ms };
         let garbage = self.shards[turn % SHARDS].write().sweep(epoch, now_ms);
         drop(garbage);
     }

@@ -7,16 +7,23 @@ use crate::harness::{Server, encode};
 /// Random commands, one at a time.
 const COUNT: usize = 20_000;
 
+/// Where scores differ, what a range by name finds depends on the levels of Redis's skip list: two Redis differ.
+fn is_by_chance(command: &[Vec<u8>]) -> bool {
+    command
+        .iter()
+        .any(|word| word.to_ascii_uppercase().ends_with(b"LEX") || word.eq_ignore_ascii_case(b"ZLEXCOUNT"))
+}
+
 #[test]
 fn resp2_replies_are_those_of_redis() {
     let pair = Pair::start("");
-    compare_server(&pair.anteroom, 2, 0xabba, COUNT);
+    compare_server(&pair.anteroom, is_by_chance, 2, 0xabba, COUNT);
 }
 
 #[test]
 fn resp3_replies_are_those_of_redis() {
     let pair = Pair::start("");
-    compare_server(&pair.anteroom, 3, 0xacdc, COUNT);
+    compare_server(&pair.anteroom, is_by_chance, 3, 0xacdc, COUNT);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Anteroom before a real `redis-server`: what is forwarded, what is kept, and what happens when either end fails.
 
+mod clients;
 mod coherence;
 mod failure;
 mod forwarding;

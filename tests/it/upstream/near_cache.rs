@@ -151,6 +151,90 @@ fn nothing_outlives_its_deadline_upstream_or_here() {
 }
 
 #[test]
+fn keys_are_invalidated_by_pattern_on_every_host() {
+    let pair = Pair::start("");
+    let other = super::before(&pair.redis, "");
+    let (mut ours, mut theirs) = pair.clients();
+    let mut others = other.client();
+    for key in 0..2500 {
+        theirs.run(&format!("SET a:{key} 1"));
+    }
+    theirs.run("SET b:1 1");
+    for client in [&mut ours, &mut others] {
+        assert_eq!(
+            (client.run("GET a:7"), client.run("GET b:1")),
+            ("$1\r\n1\r\n".to_owned(), "$1\r\n1\r\n".to_owned())
+        );
+    }
+    assert_eq!(ours.run("CACHE.INVALIDATE a:*"), ":2500\r\n");
+    assert_eq!((ours.run("GET a:7"), ours.run("GET b:1")), ("$-1\r\n".to_owned(), "$1\r\n1\r\n".to_owned()));
+    until("the other host hears of it", || others.run("GET a:7") == "$-1\r\n");
+    assert_eq!(theirs.run("DBSIZE"), ":1\r\n");
+    assert!(
+        ours.run("MULTI").starts_with("+OK")
+            && ours.run("CACHE.INVALIDATE *").starts_with("-ERR Command not allowed")
+    );
+}
+
+#[test]
+fn what_is_kept_can_be_looked_at() {
+    let pair = Pair::start("[[keys]]\npattern = \"here:*\"\ntier = \"local\"");
+    let (mut ours, mut theirs) = pair.clients();
+    theirs.run("SET user:1 v PX 60000");
+    ours.run("GET user:1");
+    let about = |text: &str, name: &str| {
+        let at = text.find(&format!("\r\n{name}\r\n")).unwrap_or_else(|| panic!("{name}: {text}"));
+        text[at + name.len() + 4..].split("\r\n").find(|line| !line.starts_with('$')).unwrap().to_owned()
+    };
+    let said = ours.run("CACHE.INSPECT user:1");
+    assert_eq!(
+        (about(&said, "tier"), about(&said, "replies"), about(&said, "stale")),
+        ("near".into(), ":1".into(), ":0".into())
+    );
+    let ttl: u64 = about(&said, "ttl-ms")[1..].parse().unwrap();
+    assert!((1..=60_000).contains(&ttl));
+    assert_eq!(about(&ours.run("CACHE.INSPECT none"), "tier"), "upstream");
+    assert_eq!(about(&ours.run("CACHE.INSPECT here:1"), "tier"), "local");
+    ours.run("GET user:1");
+    let stats = ours.run("CACHE.STATS");
+    assert_eq!(
+        (about(&stats, "hits"), about(&stats, "misses"), about(&stats, "fills")),
+        (":1".into(), ":1".into(), ":1".into())
+    );
+    assert!(stats.contains("user:"), "{stats}");
+    assert!(ours.run("INFO upstream").contains("upstream_up:1"));
+    let alone = crate::harness::Server::anteroom(&[]);
+    assert!(alone.client().run("CACHE.STATS").starts_with("-ERR there is no upstream"));
+    assert!(alone.client().run("CACHE.INVALIDATE *").starts_with("-ERR there is no upstream"));
+}
+
+#[test]
+fn samples_of_hits_are_compared_with_upstream() {
+    let pair = Pair::start("shadow-percent = 100");
+    let (mut ours, mut theirs) = pair.clients();
+    theirs.run("SET k v");
+    for _ in 0..50 {
+        assert_eq!(ours.run("GET k"), "$1\r\nv\r\n");
+    }
+    until("they are compared", || {
+        let info = ours.run("INFO upstream");
+        assert!(info.contains("upstream_mismatches:0"), "{info}");
+        !info.contains("upstream_shadowed:0")
+    });
+}
+
+#[test]
+fn hot_keys_are_read_again_before_they_expire() {
+    let pair = Pair::start("near-cache-ttl = \"200ms\"\nearly-refresh = true");
+    let (mut ours, mut theirs) = pair.clients();
+    theirs.run("SET k v");
+    until("it is refreshed", || {
+        assert_eq!(ours.run("GET k"), "$1\r\nv\r\n");
+        !ours.run("INFO upstream").contains("upstream_refreshes:0")
+    });
+}
+
+#[test]
 fn memory_is_bounded_by_eviction() {
     let redis = crate::harness::Server::redis();
     let url = format!("redis://127.0.0.1:{}", redis.port);
