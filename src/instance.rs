@@ -74,12 +74,14 @@ impl Instance {
         })?;
         let (apart, apart_queue) = std::sync::mpsc::channel();
         let databases = settings.int(crate::config::Id::Databases) as usize;
+        let upstream = config.upstream.as_ref().map(|section| Upstream::new(section, &config.keys));
+        let upstream = upstream.transpose()?.map(Arc::new);
         let run_id = std::iter::repeat_with(|| fastrand::digit(16));
         Ok(Box::leak(Box::new(Self {
             keyspace: Keyspace::new(databases, settings.clone()),
             settings,
             limits: RateLimits::new(&config.policies),
-            upstream: config.upstream.as_ref().map(|section| Arc::new(Upstream::new(section, &config.keys))),
+            upstream,
             config,
             clients: Clients::default(),
             telemetry: Telemetry::new(),

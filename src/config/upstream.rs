@@ -2,6 +2,7 @@
 //!
 //! A URL of a kind that is not served is an error here, so that nobody believes to be connected in a way that they are not.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::parse_duration;
@@ -27,6 +28,8 @@ pub struct UpstreamConfig {
     pub connections: usize,
     /// Of a hundred hits, how many are compared with upstream.
     pub shadow_percent: f64,
+    /// The authorities that may vouch for upstream's certificate; the public ones if absent.
+    pub tls_ca_cert_file: Option<PathBuf>,
     /// Whether hot keys are read again shortly before they expire.
     pub early_refresh: bool,
 }
@@ -53,11 +56,14 @@ pub struct Endpoint {
     pub password: Option<String>,
     /// The database that clients begin in.
     pub db: usize,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
 }
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "redis://{}:{}/{}", self.host, self.port, self.db)
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        write!(formatter, "{scheme}://{}:{}/{}", self.host, self.port, self.db)
     }
 }
 
@@ -79,14 +85,13 @@ pub enum KeyTier {
     Bypass,
 }
 
-const SCHEMES_TO_COME: [(&str, &str); 3] = [
-    ("rediss", "TLS to upstream is not served yet: use redis://, through a TLS tunnel if need be"),
+const SCHEMES_TO_COME: [(&str, &str); 2] = [
     ("redis-sentinel", "Sentinel is not served yet: use redis:// with the master's address"),
     ("redis-cluster", "Cluster is not served yet: use redis:// with a server that is not in cluster mode"),
 ];
 
 impl Endpoint {
-    /// Reads `redis://[[user]:password@]host[:port][/database]`.
+    /// Reads `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -95,8 +100,11 @@ impl Endpoint {
         if let Some((_, reason)) = SCHEMES_TO_COME.iter().find(|(name, _)| *name == scheme) {
             return Err((*reason).to_owned());
         }
-        if scheme != "redis" {
-            return Err(format!("the scheme '{scheme}' is not known: it must begin with redis://"));
+        let tls = scheme == "rediss";
+        if scheme != "redis" && !tls {
+            return Err(format!(
+                "the scheme '{scheme}' is not known: it must begin with redis:// or rediss://"
+            ));
         }
         let (credentials, place) =
             rest.rsplit_once('@').map_or((None, rest), |(left, right)| (Some(left), right));
@@ -127,7 +135,7 @@ impl Endpoint {
         if host.is_empty() {
             return Err("the host is missing".to_owned());
         }
-        Ok(Self { host, port, user, password, db })
+        Ok(Self { host, port, user, password, db, tls })
     }
 }
 
@@ -165,6 +173,7 @@ impl UpstreamConfig {
             timeout: Duration::from_secs(1),
             connections: 16,
             shadow_percent: 0.0,
+            tls_ca_cert_file: None,
             early_refresh: false,
         })
     }
@@ -213,6 +222,9 @@ impl UpstreamConfig {
                 self.shadow_percent = percent
                     .filter(|percent| (0.0..=100.0).contains(percent))
                     .ok_or("must be from 0 to 100")?;
+            }
+            "tls-ca-cert-file" => {
+                self.tls_ca_cert_file = Some(value.as_str().ok_or("must be a path")?.into());
             }
             "early-refresh" => self.early_refresh = value.as_bool().ok_or("must be true or false")?,
             _ => return Err("unknown key".to_owned()),
@@ -270,13 +282,13 @@ mod tests {
         assert_eq!((short.host.as_str(), short.port, short.db), ("cache", 6379, 0));
         assert_eq!((short.user.as_deref(), short.password.as_deref()), (None, Some("secret")));
         assert_eq!(Endpoint::parse("redis://[::1]").unwrap().host, "::1");
-        assert!(!format!("{short:?}").contains("secret"));
+        assert!(!format!("{short:?}").contains("secret") && !short.tls);
+        assert!(Endpoint::parse("rediss://h").unwrap().tls);
     }
 
     #[test]
     fn what_is_not_served_is_said() {
         for (url, said) in [
-            ("rediss://h", "TLS to upstream is not served yet"),
             ("redis-sentinel://h", "Sentinel is not served yet"),
             ("redis-cluster://h", "Cluster is not served yet"),
             ("http://h", "the scheme 'http' is not known"),

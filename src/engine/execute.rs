@@ -58,7 +58,7 @@ impl Worker {
         let mode = session.reply_mode;
         session.client.last_request_ms.store(self.now_ms(), Relaxed);
         if let Some(upstream) = &self.instance.upstream
-            && let Some(flow) = self.forward(upstream, session, args, hash, out)
+            && let Some(flow) = self.forward(upstream, session, command, hash, args, out)
         {
             return if session.closing { Flow::Close } else { flow };
         }

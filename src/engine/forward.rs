@@ -20,8 +20,8 @@ use crate::commands::table::{COMMANDS, Command};
 use crate::config::upstream::KeyTier;
 use crate::protocol::{Args, Protocol, Reply, ReplyError};
 use crate::tiers::upstream::{
-    Call, Expected, Failure, Filling, Form, Found, Gather, Link, Miss, Outcome, Request, Rewrite, Stream,
-    Upstream, Watched, Writing, encode, invalidate, now_ms,
+    Call, Expected, Failure, Form, Found, Gather, Link, Miss, Outcome, Request, Rewrite, Stream, Upstream,
+    Watched, Writing, encode, invalidate, now_ms,
 };
 use crate::types::hasher::hash_bytes;
 
@@ -35,6 +35,11 @@ pub(super) struct Batch {
     gather: Arc<Gather>,
     places: Vec<Place>,
     is_plain: bool,
+    /// Requests that are not handed over yet, to one database, and what is to be done with their replies.
+    requests: Vec<u8>,
+    expected: Vec<Expected>,
+    db: usize,
+    /// Bytes of all requests.
     bytes: usize,
 }
 
@@ -82,10 +87,17 @@ impl Worker {
         &mut self,
         upstream: &Arc<Upstream>,
         session: &mut Session,
-        args: Args<'_>,
+        command: Option<&'static Command>,
         hash: Option<u64>,
+        args: Args<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Flow> {
+        if let Some(command) = command
+            && let Some(hash) = hash
+            && self.read_at_once(upstream, session, command, hash, args, out)
+        {
+            return Some(Flow::Next);
+        }
         if let Some(flow) = self.in_stream(session, args, out) {
             return Some(flow);
         }
@@ -148,6 +160,40 @@ impl Worker {
         })
     }
 
+    /// The way of most requests: a read of one key by a client that is in no special state. Says whether it was one.
+    #[inline]
+    fn read_at_once(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        session: &mut Session,
+        command: &'static Command,
+        hash: u64,
+        args: Args<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let (routing, resp3) = (&command.routing, session.protocol == Protocol::Resp3);
+        let Some(key_at) = command.single_key() else { return false };
+        let is_special =
+            session.transaction.is_some() || session.stream.is_some() || session.watched_upstream.is_some();
+        if !routing.is_cacheable
+            || is_special
+            || !resp3 && routing.rewriting.is_none()
+            || self.instance.pause.is_set()
+            || args.get(key_at).is_none_or(|key| upstream.tier_of(key).is_some())
+            || self.admit(session, command, args).is_err()
+        {
+            return false;
+        }
+        session.client.last_command.store(command.index, Relaxed);
+        let begin = self.ticks;
+        let rewrite = routing.rewriting.filter(|_| !resp3).map(|rewriting| rewriting.with(args.len()));
+        let request =
+            Request { db: session.db, command: command.index, args, key_at, has_rest: true, resp3, hash };
+        self.read(upstream, session, &request, rewrite, out);
+        self.measure(&session.client, command, args, begin);
+        true
+    }
+
     fn refused(
         &mut self,
         session: &mut Session,
@@ -189,6 +235,13 @@ impl Worker {
         }
         if session.watched_upstream.is_some() {
             return false;
+        }
+        if let Some(command) = command
+            && command.routing.route == Route::Shared
+            && !upstream.has_rules()
+        {
+            let is_plain = session.protocol == Protocol::Resp2 && command.routing.rewriting.is_none();
+            return is_plain == batch.is_plain;
         }
         // Its keys may be of the local tier: then it runs at once, and its reply has its place in the batch.
         match self.route(upstream, args) {
@@ -365,9 +418,8 @@ impl Worker {
             return own(upstream, watched, call, is_silenced(session));
         }
         let form = if is_plain || resp3 { Form::Raw } else { Form::Block(forms) };
-        let (batch, link) = self.batch(upstream, is_plain);
+        let batch = self.batch(is_plain);
         let (ticket, place) = batch.gather.ticket();
-        batch.bytes += bytes.len();
         let what = Awaited::One { place, is_write: true };
         batch.places.push(Place { at, what, is_silent: is_silenced(session) });
         let mut expected: Vec<Expected> = (0..replies - 1).map(|_| Expected::Ignored).collect();
@@ -380,7 +432,7 @@ impl Worker {
             );
             expected.push(Expected::Selected);
         }
-        link.send(session.db, &bytes, expected, now_ms());
+        batch.add(upstream, session.db, expected, |to| to.extend_from_slice(&bytes));
         session.select(db);
         Flow::Next
     }
@@ -447,7 +499,10 @@ impl Worker {
                     let shadow = is_sample.then(|| out[mark..].into());
                     if let Some(filling) = upstream.near.read_again(request, now_ms(), shadow) {
                         crate::tiers::upstream::count(&upstream.statistics.refreshes);
-                        send_fill(&upstream.tracked, request, filling, form());
+                        let mut bytes = Vec::new();
+                        encode_fill(request, &mut bytes);
+                        let expected = [Expected::Ttl, Expected::Fill(Box::new(filling), form())];
+                        upstream.tracked.send(request.db, &bytes, expected, now_ms());
                         upstream.tracked.flush();
                     }
                 }
@@ -456,19 +511,19 @@ impl Worker {
                 }
             }
             Found::Nothing => {
-                let (batch, link) = self.batch(upstream, false);
+                let batch = self.batch(false);
                 let (ticket, place) = batch.gather.ticket();
                 let what = Awaited::One { place, is_write: false };
                 batch.places.push(Place { at: mark, what, is_silent: is_silenced(session) });
                 match upstream.near.miss(request, now_ms(), ticket) {
                     Miss::Joined => {}
-                    Miss::Lead(filling) => batch.bytes += send_fill(link, request, filling, form()),
+                    Miss::Lead(filling) => {
+                        let expected = [Expected::Ttl, Expected::Fill(Box::new(filling), form())];
+                        batch.add(upstream, request.db, expected, |to| encode_fill(request, to));
+                    }
                     Miss::Unkept(ticket) => {
-                        let mut bytes = Vec::new();
-                        encode(request.args.iter(), &mut bytes);
-                        let expected = Expected::Answer(ticket, form(), Writing::default());
-                        link.send(request.db, &bytes, [expected], now_ms());
-                        batch.bytes += bytes.len();
+                        let expected = [Expected::Answer(ticket, form(), Writing::default())];
+                        batch.add(upstream, request.db, expected, |to| encode(request.args.iter(), to));
                     }
                 }
             }
@@ -517,7 +572,7 @@ impl Worker {
             }
             return;
         }
-        let (batch, link) = self.batch(upstream, false);
+        let batch = self.batch(false);
         let (mut bytes, mut asked, mut fillings) = (Vec::new(), vec![&b"MGET"[..]], Vec::new());
         let (mut unkept_keys, mut unkept) = (vec![&b"MGET"[..]], Vec::new());
         let sent_ms = now_ms();
@@ -550,8 +605,7 @@ impl Worker {
             encode(unkept_keys.into_iter(), &mut bytes);
             expected.push(Expected::Elements(unkept, form()));
         }
-        batch.bytes += bytes.len();
-        link.send(session.db, &bytes, expected, sent_ms);
+        batch.add(upstream, session.db, expected, |to| to.extend_from_slice(&bytes));
         batch.places.push(Place { at: mark, what: Awaited::Elements(elements), is_silent });
     }
 
@@ -577,18 +631,12 @@ impl Worker {
             Some(rewrite) if session.protocol == Protocol::Resp2 && !is_plain => Form::Resp2(rewrite),
             _ => Form::Raw,
         };
-        let mut bytes = std::mem::take(&mut self.request);
-        bytes.clear();
-        encode(args.iter(), &mut bytes);
-        let (batch, link) = self.batch(upstream, is_plain);
+        let batch = self.batch(is_plain);
         let (ticket, place) = batch.gather.ticket();
         let what = Awaited::One { place, is_write };
         batch.places.push(Place { at, what, is_silent: is_silenced(session) });
-        batch.bytes += bytes.len();
-        link.send(session.db, &bytes, [Expected::Answer(ticket, form, writing)], now_ms());
-        if bytes.capacity() <= MAX_BYTES {
-            self.request = bytes;
-        }
+        let expected = [Expected::Answer(ticket, form, writing)];
+        batch.add(upstream, session.db, expected, |to| encode(args.iter(), to));
         crate::tiers::upstream::count(&upstream.statistics.requests);
     }
 
@@ -667,27 +715,31 @@ impl Worker {
         }))))
     }
 
-    fn batch<'w>(&'w mut self, upstream: &'w Arc<Upstream>, is_plain: bool) -> (&'w mut Batch, &'w Link) {
-        let batch = self.batch.get_or_insert_with(|| Batch {
+    fn batch(&mut self, is_plain: bool) -> &mut Batch {
+        self.batch.get_or_insert_with(|| Batch {
             gather: Arc::default(),
             places: Vec::new(),
             is_plain,
+            requests: Vec::new(),
+            expected: Vec::new(),
+            db: 0,
             bytes: 0,
-        });
-        let link = if batch.is_plain { &upstream.plain } else { &upstream.tracked };
-        (batch, link)
+        })
+    }
+
+    /// Hands over a batch that a panic has left behind: its replies must not go to another client.
+    #[cold]
+    pub(super) fn abandon_batch(&mut self) {
+        drop(self.end_batch(&mut Vec::new()));
     }
 
     /// Sends the batch, if there is one; what was written behind its first request comes with its replies.
     pub(super) fn end_batch(&mut self, out: &mut Vec<u8>) -> Option<Pending> {
-        let batch = self.batch.take()?;
+        let mut batch = self.batch.take()?;
         let upstream = self.instance.upstream.clone()?;
-        if batch.is_plain {
-            upstream.plain.flush()
-        } else {
-            upstream.tracked.flush()
-        }
-        let first = batch.places.first().map_or(out.len(), |place| place.at);
+        batch.hand_over(&upstream);
+        batch.link(&upstream).flush();
+        let first = batch.places.first().map_or(out.len(), |place| place.at.min(out.len()));
         let tail = out.split_off(first);
         Some(Pending::reply(Box::pin(async move {
             // In time or not: what is not there then has failed, and everything else is passed on.
@@ -701,6 +753,37 @@ impl Worker {
 }
 
 impl Batch {
+    fn link<'u>(&self, upstream: &'u Upstream) -> &'u Link {
+        if self.is_plain { &upstream.plain } else { &upstream.tracked }
+    }
+
+    /// Adds requests to a database, which `write` writes.
+    fn add(
+        &mut self,
+        upstream: &Upstream,
+        db: usize,
+        expected: impl IntoIterator<Item = Expected>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if self.db != db {
+            self.hand_over(upstream);
+            self.db = db;
+        }
+        let before = self.requests.len();
+        write(&mut self.requests);
+        self.bytes += self.requests.len() - before;
+        self.expected.extend(expected);
+    }
+
+    /// Gives the connection what it has to send; nothing of it may be left out or come between.
+    fn hand_over(&mut self, upstream: &Upstream) {
+        if !self.expected.is_empty() {
+            let expected = std::mem::take(&mut self.expected);
+            self.link(upstream).send(self.db, &self.requests, expected, now_ms());
+            self.requests.clear();
+        }
+    }
+
     fn replies(self, upstream: &Upstream, first: usize, tail: &[u8]) -> Vec<u8> {
         let outcomes = self.gather.take();
         let mut out = Vec::with_capacity(
@@ -789,13 +872,10 @@ fn own(upstream: &Arc<Upstream>, watched: Watched, call: Call, is_silent: bool) 
     Flow::Pending(if is_bounded { pending } else { pending.unbounded() })
 }
 
-/// Sends a read, with the question how long its key lives before it: all of it in one piece.
-fn send_fill(link: &Link, request: &Request<'_>, filling: Filling, form: Form) -> usize {
-    let mut bytes = Vec::new();
-    encode([&b"PTTL"[..], request.args.at(request.key_at)].into_iter(), &mut bytes);
-    encode(request.args.iter(), &mut bytes);
-    link.send(request.db, &bytes, [Expected::Ttl, Expected::Fill(Box::new(filling), form)], now_ms());
-    bytes.len()
+/// Writes a read, and before it the question how long its key lives: all of it goes in one piece.
+fn encode_fill(request: &Request<'_>, to: &mut Vec<u8>) {
+    encode([&b"PTTL"[..], request.args.at(request.key_at)].into_iter(), to);
+    encode(request.args.iter(), to);
 }
 
 fn queue(session: &mut Session, command: Option<&Command>, args: Args<'_>, out: &mut Vec<u8>) -> Flow {

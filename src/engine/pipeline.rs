@@ -66,6 +66,9 @@ impl Worker {
         out: &mut Vec<u8>,
     ) -> Progress {
         self.read_clock();
+        if self.batch.is_some() {
+            self.abandon_batch();
+        }
         let mut consumed = 0;
         loop {
             // An inline request is parsed only when it can run at once (see `parse_batch`).

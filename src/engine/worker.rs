@@ -22,8 +22,6 @@ pub struct Worker {
     pub(super) requests: Vec<super::pipeline::Request>,
     /// Requests that are on their way upstream.
     pub(super) batch: Option<super::forward::Batch>,
-    /// Room for a request in the words of the protocol.
-    pub(super) request: Vec<u8>,
     /// The wall clock in microseconds at `base_ticks`.
     base_us: u64,
     base_ticks: u64,
@@ -42,7 +40,6 @@ impl Worker {
             spans: Vec::new(),
             requests: Vec::new(),
             batch: None,
-            request: Vec::new(),
             base_us: 0,
             base_ticks: 0,
             ticks: 0,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::frame::{self, BadFrame, Scanner};
+use super::socket::{Dialer, Socket};
 use super::statistics::{Counted, Statistics};
-use crate::config::upstream::{Endpoint, UpstreamConfig};
+use crate::config::upstream::UpstreamConfig;
 
 /// Room for a read.
 const READ: usize = 16 * 1024;
@@ -34,7 +34,7 @@ pub enum ConnectError {
 #[derive(Debug)]
 pub struct Connection {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Socket,
     /// What was read and is not a whole frame.
     pub input: Vec<u8>,
     scanner: Scanner,
@@ -48,22 +48,23 @@ impl Connection {
     /// What went wrong.
     pub async fn open(
         config: &UpstreamConfig,
+        dialer: &Dialer,
         resp3: bool,
         statistics: &Arc<Statistics>,
     ) -> Result<Self, ConnectError> {
-        let opening = Self::try_open(&config.endpoint, resp3, statistics);
+        let opening = Self::try_open(config, dialer, resp3, statistics);
         tokio::time::timeout(config.timeout, opening)
             .await
             .map_err(|_| ConnectError::TimedOut(config.timeout))?
     }
 
     async fn try_open(
-        endpoint: &Endpoint,
+        config: &UpstreamConfig,
+        dialer: &Dialer,
         resp3: bool,
         statistics: &Arc<Statistics>,
     ) -> Result<Self, ConnectError> {
-        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
-        stream.set_nodelay(true)?;
+        let (stream, endpoint) = (dialer.dial(config).await?, &config.endpoint);
         let (input, scanner, counted) = (Vec::new(), Scanner::default(), Counted::new(statistics));
         let mut connection = Self { stream, input, scanner, _counted: counted };
         let mut hello = vec!["HELLO", if resp3 { "3" } else { "2" }];
@@ -91,6 +92,7 @@ impl Connection {
         let mut request = Vec::new();
         encode(words.iter().map(|word| word.as_bytes()), &mut request);
         self.stream.write_all(&request).await?;
+        self.stream.flush().await?;
         Ok(self.read().await?)
     }
 
@@ -114,12 +116,12 @@ impl Connection {
     }
 
     /// A connection that was set up before, and is between two frames.
-    pub fn from_parts(stream: TcpStream, counted: Counted) -> Self {
+    pub fn from_parts(stream: Socket, counted: Counted) -> Self {
         Self { stream, input: Vec::new(), scanner: Scanner::default(), _counted: counted }
     }
 
     /// Takes a connection apart that is between two frames of its own asking.
-    pub fn into_parts(self) -> (TcpStream, Vec<u8>, Counted) {
+    pub fn into_parts(self) -> (Socket, Vec<u8>, Counted) {
         (self.stream, self.input, self._counted)
     }
 }

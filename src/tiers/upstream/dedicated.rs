@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::connect::{ConnectError, Connection};
 use super::frame;
+use super::socket::{Dialer, Socket};
 use super::statistics::Statistics;
 use crate::config::upstream::UpstreamConfig;
 
@@ -25,6 +26,7 @@ pub struct Dedicated {
 pub struct Pool {
     idle: Mutex<Vec<Idle>>,
     most: usize,
+    dialer: Dialer,
     config: Arc<UpstreamConfig>,
     statistics: Arc<Statistics>,
 }
@@ -40,8 +42,13 @@ struct Idle {
 
 impl Pool {
     /// An empty pool that keeps so many.
-    pub fn new(most: usize, config: Arc<UpstreamConfig>, statistics: Arc<Statistics>) -> Self {
-        Self { idle: Mutex::new(Vec::new()), most, config, statistics }
+    pub fn new(
+        most: usize,
+        dialer: Dialer,
+        config: Arc<UpstreamConfig>,
+        statistics: Arc<Statistics>,
+    ) -> Self {
+        Self { idle: Mutex::new(Vec::new()), most, dialer, config, statistics }
     }
 
     /// A clean connection in a database.
@@ -61,7 +68,8 @@ impl Pool {
                     }
                 }
                 None => {
-                    let connection = Connection::open(&self.config, resp3, &self.statistics).await?;
+                    let connection =
+                        Connection::open(&self.config, &self.dialer, resp3, &self.statistics).await?;
                     break Dedicated { connection, resp3, db: 0 };
                 }
             }
@@ -70,13 +78,15 @@ impl Pool {
         Ok(dedicated)
     }
 
-    /// Takes a connection back that upstream keeps nothing for.
+    /// Takes a connection back that upstream keeps nothing for. One that is encrypted is closed: it cannot leave its
+    /// thread.
     pub fn give_back(&self, dedicated: Dedicated) {
         let Dedicated { connection, resp3, db } = dedicated;
         let (stream, input, counted) = connection.into_parts();
         let mut idle = self.idle.lock();
         if input.is_empty()
             && idle.len() < self.most
+            && let Socket::Plain(stream) = stream
             && let Ok(stream) = stream.into_std()
         {
             idle.push(Idle { stream, counted, resp3, db });
@@ -97,7 +107,7 @@ impl Idle {
             return None;
         }
         let stream = tokio::net::TcpStream::from_std(self.stream).ok()?;
-        let connection = Connection::from_parts(stream, self.counted);
+        let connection = Connection::from_parts(Socket::Plain(stream), self.counted);
         Some(Dedicated { connection, resp3: self.resp3, db: self.db })
     }
 }
@@ -109,6 +119,7 @@ impl Dedicated {
     /// If the connection broke off.
     pub async fn call(&mut self, requests: &[u8], replies: usize) -> std::io::Result<Vec<Box<[u8]>>> {
         self.connection.stream.write_all(requests).await?;
+        self.connection.stream.flush().await?;
         let mut frames = Vec::with_capacity(replies);
         while frames.len() < replies {
             let frame = self.connection.read().await?;

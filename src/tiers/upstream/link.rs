@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 
 use super::catalogue::Catalogue;
@@ -20,6 +19,7 @@ use super::expected::{Expected, Settling};
 use super::frame::{self, Scanner};
 use super::gather::Failure;
 use super::near::Near;
+use super::socket::{Dialer, Socket};
 use super::statistics::Statistics;
 use crate::clock;
 use crate::config::upstream::{OnFailure, UpstreamConfig};
@@ -34,10 +34,13 @@ pub struct Link {
     /// Whether invalidations come by it, and fills with them.
     is_tracked: bool,
     config: Arc<UpstreamConfig>,
+    dialer: Dialer,
     near: Arc<Near>,
     statistics: Arc<Statistics>,
     state: Mutex<State>,
     wake: Notify,
+    /// What the reader has taken over of `State::expected`: most replies then cost no lock that others want.
+    reading: Mutex<VecDeque<Sent>>,
     /// When something was last received, in steady milliseconds.
     heard_ms: AtomicU64,
     /// What upstream says of itself.
@@ -94,6 +97,7 @@ impl Link {
     pub fn new(
         is_tracked: bool,
         config: Arc<UpstreamConfig>,
+        dialer: Dialer,
         near: Arc<Near>,
         statistics: Arc<Statistics>,
     ) -> Self {
@@ -109,10 +113,12 @@ impl Link {
         Self {
             is_tracked,
             config,
+            dialer,
             near,
             statistics,
             state: Mutex::new(state),
             wake: Notify::new(),
+            reading: Mutex::new(VecDeque::new()),
             heard_ms: AtomicU64::new(0),
             about: Mutex::new(about),
             has_pinged: AtomicBool::new(false),
@@ -186,7 +192,8 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Connection, ConnectError> {
-        let mut connection = Connection::open(&self.config, self.is_tracked, &self.statistics).await?;
+        let mut connection =
+            Connection::open(&self.config, &self.dialer, self.is_tracked, &self.statistics).await?;
         if !self.is_tracked {
             return Ok(connection);
         }
@@ -212,7 +219,7 @@ impl Link {
 
     async fn serve(&self, connection: Connection) -> String {
         let (stream, input, _counted) = connection.into_parts();
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = tokio::io::split(stream);
         if self.is_tracked {
             // What was kept before was not watched over.
             self.near.drop_all();
@@ -255,10 +262,12 @@ impl Link {
             self.near.drop_all();
         }
         let (owed, unsent) = {
+            let mut owed = std::mem::take(&mut *self.reading.lock());
             let mut state = self.state.lock();
             state.phase = Phase::Connecting;
             state.buffer = Vec::new();
-            (std::mem::take(&mut state.expected), std::mem::take(&mut state.unsent))
+            owed.append(&mut state.expected);
+            (owed, std::mem::take(&mut state.unsent))
         };
         self.about.lock().fault = Some(fault.to_owned());
         let settling = self.settling();
@@ -282,7 +291,7 @@ impl Link {
         }
     }
 
-    async fn write(&self, mut writer: OwnedWriteHalf) -> String {
+    async fn write(&self, mut writer: WriteHalf<Socket>) -> String {
         let mut sending = Vec::new();
         loop {
             {
@@ -294,7 +303,11 @@ impl Link {
                 self.wake.notified().await;
                 continue;
             }
-            if let Err(error) = writer.write_all(&sending).await {
+            let sent = match writer.write_all(&sending).await {
+                Ok(()) => writer.flush().await,
+                failed => failed,
+            };
+            if let Err(error) = sent {
                 return error.to_string();
             }
             sending.clear();
@@ -304,7 +317,7 @@ impl Link {
         }
     }
 
-    async fn read(&self, mut reader: OwnedReadHalf, mut input: Vec<u8>) -> String {
+    async fn read(&self, mut reader: ReadHalf<Socket>, mut input: Vec<u8>) -> String {
         let (mut scanner, mut settling) = (Scanner::default(), self.settling());
         loop {
             let mut start = 0;
@@ -342,8 +355,7 @@ impl Link {
             self.pushed(frame);
             return Ok(());
         }
-        let sent =
-            self.state.lock().expected.pop_front().ok_or("upstream sent a reply that nobody waits for")?;
+        let sent = self.next_expected().ok_or("upstream sent a reply that nobody waits for")?;
         if matches!(sent.what, Expected::Pong) {
             self.has_pinged.store(false, Ordering::Relaxed);
         }
@@ -352,6 +364,14 @@ impl Link {
             self.near.heard(sent.at_ms);
         }
         Ok(())
+    }
+
+    fn next_expected(&self) -> Option<Sent> {
+        let mut reading = self.reading.lock();
+        if reading.is_empty() {
+            std::mem::swap(&mut *reading, &mut self.state.lock().expected);
+        }
+        reading.pop_front()
     }
 
     fn pushed(&self, frame: &[u8]) {

@@ -16,6 +16,7 @@ mod invalidate;
 mod link;
 mod near;
 mod resp2;
+mod socket;
 mod statistics;
 mod stream;
 mod watched;
@@ -64,7 +65,11 @@ pub struct Upstream {
 
 impl Upstream {
     /// Sets the tier up; nothing is connected before [`Upstream::start`].
-    pub fn new(config: &UpstreamConfig, keys: &[KeyRule]) -> Self {
+    ///
+    /// # Errors
+    /// If the authorities' file cannot be read.
+    pub fn new(config: &UpstreamConfig, keys: &[KeyRule]) -> std::io::Result<Self> {
+        let dialer = socket::Dialer::new(config)?;
         let config = Arc::new(config.clone());
         let statistics = Arc::new(Statistics::default());
         let stale = if config.on_failure == OnFailure::Stale { config.stale_ttl } else { Duration::ZERO };
@@ -72,17 +77,23 @@ impl Upstream {
         let near =
             Near::new(millis(config.heartbeat), millis(stale), config.early_refresh, statistics.clone());
         let near = Arc::new(near);
-        let link =
-            |is_tracked| Arc::new(Link::new(is_tracked, config.clone(), near.clone(), statistics.clone()));
-        Self {
+        let link = |is_tracked| {
+            Arc::new(Link::new(is_tracked, config.clone(), dialer.clone(), near.clone(), statistics.clone()))
+        };
+        Ok(Self {
             tracked: link(true),
             plain: link(false),
-            pool: Arc::new(Pool::new(config.connections - 2, config.clone(), statistics.clone())),
+            pool: Arc::new(Pool::new(
+                config.connections - 2,
+                dialer.clone(),
+                config.clone(),
+                statistics.clone(),
+            )),
             near,
             config,
             statistics,
             keys: keys.to_vec(),
-        }
+        })
     }
 
     /// Starts the thread of the shared connections.
@@ -117,6 +128,11 @@ impl Upstream {
     /// What upstream says of itself.
     pub fn about(&self) -> About {
         self.tracked.about()
+    }
+
+    /// Whether some keys are exceptions.
+    pub fn has_rules(&self) -> bool {
+        !self.keys.is_empty()
     }
 
     /// Where a key lives, if not upstream and here.

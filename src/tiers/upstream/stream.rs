@@ -130,7 +130,8 @@ async fn relay(
             request = asked.recv() => {
                 let Some(mut request) = request else { return };
                 encode([&b"PING"[..], SETTLED].into_iter(), &mut request);
-                if connection.stream.write_all(&request).await.is_err() {
+                let sent = connection.stream.write_all(&request).await;
+                if sent.is_err() || connection.stream.flush().await.is_err() {
                     return;
                 }
             }
