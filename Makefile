@@ -27,3 +27,4 @@ bench:
 	cargo bench --bench journal
 	cargo bench --bench ratelimit -- --run
 	cargo bench --bench writebehind -- --run
+	cargo bench --bench upstream -- --run

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::protocol::{Args, OwnedArgs, Protocol};
 use crate::tiers::local::{Waiter, WatchFlag};
+use crate::tiers::upstream::{Stream, Watched};
 
 /// What other connections may see of a client, and how they reach it.
 pub struct Client {
@@ -263,6 +264,10 @@ pub struct Session {
     pub watched: Vec<(usize, Box<[u8]>)>,
     /// Raised when one of them changes.
     pub watch_flag: WatchFlag,
+    /// Its own connection upstream, while it watches keys there.
+    pub watched_upstream: Option<Watched>,
+    /// Its own connection upstream, while it has subscriptions there.
+    pub stream: Option<Stream>,
     /// The connection ends once its replies are out.
     pub closing: bool,
     /// The time, in microseconds, if it stands still: within a script.
@@ -276,6 +281,8 @@ pub struct Session {
 pub struct Transaction {
     /// Places in the command table, with arguments.
     pub queue: VecDeque<(usize, OwnedArgs)>,
+    /// The commands, if they go upstream; those that have no row have no place.
+    pub forwarded: Vec<(Option<usize>, OwnedArgs)>,
     /// A command was refused: `EXEC` will be too.
     pub is_broken: bool,
     memory: usize,
@@ -287,6 +294,13 @@ impl Transaction {
         let args = args.to_owned();
         self.memory += args.memory();
         self.queue.push_back((command, args));
+    }
+
+    /// Queues a command that goes upstream.
+    pub fn push_forwarded(&mut self, command: Option<usize>, args: Args<'_>) {
+        let args = args.to_owned();
+        self.memory += args.memory();
+        self.forwarded.push((command, args));
     }
 
     /// Bytes the queue holds.
@@ -307,6 +321,8 @@ impl Session {
             transaction: None,
             watched: Vec::new(),
             watch_flag: WatchFlag::default(),
+            watched_upstream: None,
+            stream: None,
             closing: false,
             frozen_us: None,
             sleep_ms: None,

@@ -19,6 +19,7 @@ use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
 use crate::tiers::database::tier::Tier;
 use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
+use crate::tiers::upstream::Upstream;
 
 /// What is left to the thread for what takes long.
 pub enum Apart {
@@ -32,6 +33,8 @@ pub enum Apart {
 pub struct Instance {
     /// The keys.
     pub keyspace: Keyspace,
+    /// The Redis behind this server, if there is one.
+    pub upstream: Option<Arc<Upstream>>,
     /// The settings in force.
     pub settings: Arc<Settings>,
     /// What the server was started with.
@@ -87,11 +90,14 @@ impl Instance {
         })?;
         let (apart, apart_queue) = std::sync::mpsc::channel();
         let databases = settings.int(crate::config::Id::Databases) as usize;
+        let upstream = config.upstream.as_ref().map(|section| Upstream::new(section, &config.keys));
+        let upstream = upstream.transpose()?.map(Arc::new);
         let run_id = std::iter::repeat_with(|| fastrand::digit(16));
         Ok(Box::leak(Box::new(Self {
             keyspace: Keyspace::new(databases, settings.clone()),
             settings,
             limits: RateLimits::new(&config.policies),
+            upstream,
             config,
             clients: Clients::default(),
             telemetry: Telemetry::new(),
@@ -113,6 +119,11 @@ impl Instance {
             database: OnceLock::new(),
             apart_queue: Mutex::new(Some(apart_queue)),
         })))
+    }
+
+    /// The database that clients begin in.
+    pub fn first_db(&self) -> usize {
+        self.upstream.as_ref().map_or(0, |upstream| upstream.config.endpoint.db)
     }
 
     /// Frees values on the thread for that.

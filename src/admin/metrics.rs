@@ -67,6 +67,7 @@ pub(super) fn render(figures: &Figures) -> String {
     keys(&mut text, figures);
     limits(&mut text, figures);
     database(&mut text, figures);
+    upstream(&mut text, figures);
     text.0
 }
 
@@ -246,6 +247,22 @@ fn database(text: &mut Text, figures: &Figures) {
         statements.iter().map(|statement| (&*statement.statement, statement.count - statement.succeeded));
     let help = "Statements that failed.";
     text.family("anteroom_database_statements_failed_total", "counter", help, "statement", failed);
+}
+
+fn upstream(text: &mut Text, figures: &Figures) {
+    let Some(upstream) = &figures.instance.upstream else { return };
+    text.gauge("anteroom_upstream_up", "Whether upstream is connected.", i32::from(upstream.tracked.is_up()));
+    let is_stale = upstream.near.is_stale(crate::tiers::upstream::now_ms());
+    text.gauge("anteroom_upstream_stale", "Whether what is kept may be old.", i32::from(is_stale));
+    for (name, value) in crate::commands::cache::figures(&upstream.statistics) {
+        let name = name.replace('-', "_");
+        if name == "connections" {
+            text.gauge("anteroom_upstream_connections", "Connections to upstream.", value);
+        } else {
+            let help = "See CACHE.STATS.";
+            text.counter(&format!("anteroom_upstream_{name}_total"), help, value);
+        }
+    }
 }
 
 #[cfg(test)]

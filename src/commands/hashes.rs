@@ -2,6 +2,7 @@
 
 use super::arguments::{Options, integer, random_count};
 use super::keys::{KeySpec, access::*, key_at};
+use super::routing::Rewriting;
 use super::scanning::{self, ScanOptions};
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Group};
@@ -101,6 +102,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .member(2)
         .doc("Adds to the floating point number of a field.", "2.6.0", "O(1)", "key field increment:double"),
     CommandSpec::data("hrandfield", Group::Hash, AtLeast(2), hrandfield)
+        .rewriting(Rewriting::Flat)
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])
@@ -111,6 +113,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "key [options(count:integer [WITHVALUES])]",
         ),
     CommandSpec::data("hscan", Group::Hash, AtLeast(3), hscan)
+        .uncached()
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])

@@ -38,6 +38,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("Counts how many of the keys exist.", "1.0.0", "O(N) in the number of keys", "key..."),
     CommandSpec::data("touch", Group::Generic, AtLeast(2), exists)
+        .uncached()
         .readonly()
         .fast()
         .categories(KEYSPACE)

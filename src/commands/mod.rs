@@ -3,12 +3,14 @@
 //! To add a command, write one function and one row in the family's file. A new family is added to [`FAMILIES`].
 
 pub mod keys;
+pub mod routing;
 pub mod spec;
 pub mod syntax;
 pub mod table;
 
 mod arguments;
 mod bitmaps;
+pub mod cache;
 mod connection;
 mod database;
 mod deadline;
@@ -53,6 +55,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     functions::COMMANDS,
     ratelimit::COMMANDS,
     database::COMMANDS,
+    cache::COMMANDS,
     server::COMMANDS,
 ];
 

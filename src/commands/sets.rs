@@ -131,6 +131,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         "destination:key key...",
     ),
     CommandSpec::data("sscan", Group::Set, AtLeast(3), sscan)
+        .uncached()
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])

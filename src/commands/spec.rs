@@ -7,6 +7,7 @@ use crate::ratelimit::RateLimits;
 use crate::tiers::local::View;
 
 use super::keys::{DerivedKey, KeySpec, Keys};
+use super::routing::{Rewriting, Route};
 
 /// A handler of data: sees the keys it declared, and nothing else.
 pub type DataHandler = fn(&mut View<'_>, Args<'_>, &mut Reply<'_>) -> CommandResult;
@@ -95,6 +96,8 @@ pub enum Control {
     Unwatch,
     /// `RESET`
     Reset,
+    /// `CACHE.INVALIDATE`
+    Invalidate,
     /// A command of the database tier.
     Database(Database),
 }
@@ -281,6 +284,12 @@ pub struct CommandSpec {
     pub deprecated: Option<(&'static str, &'static str)>,
     /// Tips for clients that spread commands over a cluster.
     pub tips: &'static [&'static str],
+    /// Where it runs if there is an upstream, unless that follows from the rest.
+    pub route: Option<Route>,
+    /// How its reply differs between RESP2 and RESP3, beside the marks.
+    pub rewriting: Rewriting,
+    /// A read whose reply is not to be kept, though that does not follow from the rest.
+    pub is_uncached: bool,
 }
 
 impl CommandSpec {
@@ -305,6 +314,9 @@ impl CommandSpec {
             subcommands: &[],
             deprecated: None,
             tips: &[],
+            route: None,
+            rewriting: Rewriting::Plain,
+            is_uncached: false,
         }
     }
 
@@ -443,6 +455,24 @@ impl CommandSpec {
     /// With these tips for clients.
     pub const fn tips(mut self, tips: &'static [&'static str]) -> Self {
         self.tips = tips;
+        self
+    }
+
+    /// Runs there if there is an upstream.
+    pub const fn route(mut self, route: Route) -> Self {
+        self.route = Some(route);
+        self
+    }
+
+    /// Its reply differs so between RESP2 and RESP3, beside the marks.
+    pub const fn rewriting(mut self, rewriting: Rewriting) -> Self {
+        self.rewriting = rewriting;
+        self
+    }
+
+    /// Its reply is not to be kept.
+    pub const fn uncached(mut self) -> Self {
+        self.is_uncached = true;
         self
     }
 

@@ -10,6 +10,7 @@ mod policies;
 mod rewrite;
 mod settings;
 pub mod units;
+pub mod upstream;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -47,6 +48,10 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The section `[database]`, if the file has one.
     pub database: Option<database::DatabaseConfig>,
+    /// The section `[upstream]`, if there is one.
+    pub upstream: Option<upstream::UpstreamConfig>,
+    /// Keys that live elsewhere than the others.
+    pub keys: Vec<upstream::KeyRule>,
     /// The directives.
     pub settings: Arc<Settings>,
     /// The admin HTTP server.

@@ -102,7 +102,8 @@ impl Worker {
             }
             Some(WaiterOutcome::Again) if end != WaitEnd::Gone => {
                 self.stop_waiting(waiter);
-                return self.execute(session, None, None, waiter.args.as_args(), out).into();
+                let flow = self.execute(session, None, None, waiter.args.as_args(), out);
+                return self.step(flow, out);
             }
             Some(WaiterOutcome::Again) => self.stop_waiting(waiter),
             Some(WaiterOutcome::Unblocked { with_error: true }) => {

@@ -13,12 +13,16 @@ use super::worker::Worker;
 use crate::clients::{Client, ReplyMode, Session, Transaction};
 use crate::clock;
 use crate::commands::keys;
+use crate::commands::routing::Route;
 use crate::commands::spec::{Attempt, Context, Control, Limiter, OnTimeout, Run, Scope, Script, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::{Evicted, LockPlan, ShardHeld, View};
 use crate::types::hasher::hash_bytes;
+
+/// More than is needed, so that not every request evicts.
+const EVICTED_AHEAD: usize = 64 * 1024;
 
 /// What comes after a request.
 pub enum Flow {
@@ -56,6 +60,11 @@ impl Worker {
         self.reply_begins = mark;
         let mode = session.reply_mode;
         session.client.last_request_ms.store(self.now_ms(), Relaxed);
+        if let Some(upstream) = &self.instance.upstream
+            && let Some(flow) = self.forward(upstream, session, command, hash, args, out)
+        {
+            return if session.closing { Flow::Close } else { flow };
+        }
         let command = command.map_or_else(|| COMMANDS.resolve(args), Ok);
         let mut flow = match command.and_then(|command| self.admit(session, command, args)) {
             Ok(command) => {
@@ -97,7 +106,7 @@ impl Worker {
 
     /// The gate: whether the command may run now.
     #[inline]
-    fn admit<'c>(
+    pub(super) fn admit<'c>(
         &mut self,
         session: &mut Session,
         command: &'c Command,
@@ -127,6 +136,14 @@ impl Worker {
     fn make_room(&mut self, session: &Session, command: &Command) -> Result<(), ReplyError> {
         let now_ms = self.now_ms();
         let begin = clock::ticks();
+        if let Some(upstream) = &self.instance.upstream {
+            // What is kept of upstream's goes first: upstream still has it.
+            let limit = self.instance.settings.int(Id::Maxmemory).max(0) as usize;
+            upstream.near.evict(crate::tiers::local::memory::used().saturating_sub(limit) + EVICTED_AHEAD);
+            if !self.instance.keyspace.is_over_limit() || command.routing.route != Route::Local {
+                return Ok(());
+            }
+        }
         let evicted = self.instance.keyspace.make_room(now_ms, &mut self.effects);
         self.instance.note_latency("eviction-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         self.settle();

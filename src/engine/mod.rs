@@ -7,6 +7,7 @@ mod apart;
 mod blocking;
 mod database;
 mod execute;
+mod forward;
 mod hold;
 mod pending;
 mod pipeline;

@@ -127,7 +127,7 @@ impl Worker {
                     // Who only waited for others to end was not overtaken by evictions.
                     again.refills = pending.refills + u32::from(!pending.flights.is_empty());
                 }
-                return flow.into();
+                return self.step(flow, out);
             }
             (Ok(()), Wait::Reply(_)) => {}
             (Err(error), Wait::Fill(..)) if session.transaction.is_some() => {
@@ -146,15 +146,18 @@ impl Worker {
     }
 }
 
-impl From<Flow> for Step {
-    /// What comes after a request that ran by itself: the rest of the input.
-    fn from(flow: Flow) -> Self {
+impl Worker {
+    /// What comes after a request that ran by itself: its reply, if upstream has yet to give it, and the rest of the input.
+    pub(super) fn step(&mut self, flow: Flow, out: &mut Vec<u8>) -> Step {
+        if let Some(pending) = self.end_batch(out) {
+            return Step::Pending(pending);
+        }
         match flow {
-            Flow::Next => Self::Flush,
-            Flow::Close => Self::Close,
-            Flow::Blocked(blocked) => Self::Blocked(blocked),
-            Flow::Held(held) => Self::Held(held),
-            Flow::Pending(pending) => Self::Pending(pending),
+            Flow::Next => Step::Flush,
+            Flow::Close => Step::Close,
+            Flow::Blocked(blocked) => Step::Blocked(blocked),
+            Flow::Held(held) => Step::Held(held),
+            Flow::Pending(pending) => Step::Pending(pending),
         }
     }
 }

@@ -80,8 +80,19 @@ impl Worker {
     ) -> Progress {
         self.read_clock();
         self.catch_up();
+        if self.batch.is_some() {
+            self.abandon_batch();
+        }
         let mut consumed = 0;
         loop {
+            // An inline request is parsed only when it can run at once (see `parse_batch`).
+            if self.batch.is_some()
+                && !parser.is_partial()
+                && input.get(consumed).is_some_and(|byte| *byte != b'*')
+                && let Some(pending) = self.end_batch(out)
+            {
+                return Progress { consumed, step: Step::Pending(pending) };
+            }
             let (parsed_to, complete, error) = self.parse_batch(session, parser, input, consumed);
             let requests = std::mem::take(&mut self.requests);
             let spans = std::mem::take(&mut self.spans);
@@ -90,6 +101,10 @@ impl Worker {
             for request in &requests {
                 let first = request.first as usize;
                 let args = Args::new(input, &spans[first..first + request.count as usize]);
+                if self.batch.is_some() && !self.joins_batch(session, request.command, args) {
+                    stopped = Some(Step::Flush);
+                    break;
+                }
                 let flow = self.execute(session, request.command, request.hash, args, out);
                 consumed = request.end;
                 stopped = match flow {
@@ -107,11 +122,18 @@ impl Worker {
                 self.spans = spans;
             }
             if let Some(step) = stopped {
+                let step = self.end_batch(out).map_or(step, Step::Pending);
                 // What was parsed behind the stop is parsed again.
                 parser.reset();
                 return Progress { consumed, step };
             }
             consumed = parsed_to;
+            if self.batch.is_some()
+                && (error.is_some() || complete)
+                && let Some(pending) = self.end_batch(out)
+            {
+                return Progress { consumed, step: Step::Pending(pending) };
+            }
             if let Some(error) = error {
                 let error = ReplyError::from(&error);
                 self.counters.errors.add(1);

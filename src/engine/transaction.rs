@@ -73,6 +73,7 @@ impl Worker {
                 }
                 Err(error) => Err(error),
             },
+            Control::Invalidate => Err(crate::commands::cache::NO_UPSTREAM),
             Control::Reset => {
                 self.reset(session);
                 Reply::new(out, session.protocol).simple("RESET");
@@ -262,7 +263,7 @@ impl Worker {
     /// Puts the session back to what a new connection has.
     fn reset(&mut self, session: &mut Session) {
         self.discard_transaction(session);
-        session.select(0);
+        session.select(self.instance.first_db());
         session.set_protocol(Protocol::Resp2);
         session.reply_mode = crate::clients::ReplyMode::On;
         session.authenticated = self.instance.settings.text(crate::config::Id::Requirepass).is_empty();

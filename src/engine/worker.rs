@@ -45,6 +45,8 @@ pub struct Worker {
     pub(super) suspended: Option<SendWrapper<super::script::Suspended>>,
     /// Told when there is something to be done though no request comes: [`Worker::has_script`], [`Worker::tend`].
     pub upkeep: Arc<tokio::sync::Notify>,
+    /// Requests that are on their way upstream.
+    pub(super) batch: Option<super::forward::Batch>,
     /// The wall clock in microseconds at `base_ticks`.
     base_us: u64,
     base_ticks: u64,
@@ -70,6 +72,7 @@ impl Worker {
             lua: None,
             suspended: None,
             upkeep: Arc::default(),
+            batch: None,
             base_us: 0,
             base_ticks: 0,
             ticks: 0,

@@ -77,6 +77,16 @@ enum Turn {
     Close,
 }
 
+/// What a wait for input brought.
+enum Heard {
+    /// So many bytes; none at the end.
+    Input(usize),
+    /// A message for the client.
+    Message(Vec<u8>),
+    /// The source of messages has ended.
+    Nothing,
+}
+
 /// Serves a connection until it ends.
 pub async fn serve(bench: Rc<RefCell<Bench>>, dealt: Dealt) {
     let Dealt { socket, client } = dealt;
@@ -85,11 +95,13 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, dealt: Dealt) {
     match socket.into_stream() {
         Ok(stream) => {
             let authenticated = instance.settings.text(Id::Requirepass).is_empty();
+            let mut session = Session::new(client.clone(), authenticated);
+            session.select(instance.first_db());
             let mut connection = Connection {
                 stream,
                 bench: bench.clone(),
                 instance,
-                session: Session::new(client.clone(), authenticated),
+                session,
                 parser: RequestParser::default(),
                 pending: Vec::new(),
                 unsent: Vec::new(),
@@ -231,7 +243,25 @@ impl Connection {
     /// Waits for input and reads it: behind what is pending, or, if that is nothing, into the thread's buffer, which
     /// others use after the next await. Returns how much that was; 0 says to close.
     async fn read(&mut self) -> io::Result<usize> {
-        let Self { stream, bench, pending, parser, .. } = self;
+        loop {
+            match self.read_or_hear().await? {
+                Heard::Input(read) => return Ok(read),
+                Heard::Nothing => return Ok(0),
+                Heard::Message(message) => {
+                    self.unsent.extend_from_slice(&message);
+                    if let Some(messages) = &mut self.session.stream {
+                        messages.drain(&mut self.unsent);
+                    }
+                    self.bench.borrow().worker.counters.output_bytes.add(self.unsent.len() as u64);
+                    self.flush().await?;
+                }
+            }
+        }
+    }
+
+    /// Reads, or takes a message that came of itself to a client with a connection of its own upstream.
+    async fn read_or_hear(&mut self) -> io::Result<Heard> {
+        let Self { stream, bench, pending, parser, session, instance, .. } = self;
         let wanted = parser.wanted().saturating_sub(pending.len());
         let read = async {
             if wanted > READ_BUFFER && !pending.is_empty() {
@@ -253,9 +283,19 @@ impl Connection {
             })
             .await
         };
-        let read = unless_ended(read, &self.session.client, self.instance).await?;
+        let read = unless_ended(read, &session.client, instance);
+        let read = match &mut session.stream {
+            None => read.await?,
+            Some(messages) => tokio::select! {
+                biased;
+                read = read => read?,
+                message = messages.next() => {
+                    return Ok(message.map_or(Heard::Nothing, |message| Heard::Message(message.to_vec())));
+                }
+            },
+        };
         self.bench.borrow().worker.counters.input_bytes.add(read as u64);
-        Ok(read)
+        Ok(Heard::Input(read))
     }
 
     /// Sends what the socket did not take at once.

@@ -24,7 +24,12 @@ fn faults_are_named_with_line_and_key() {
         ("section", "[sever]\nport = 1\n", "line 1: unknown key '[sever]'"),
         ("value", "[memory]\nmaxmemory = \"lots\"\n", "line 2: maxmemory: argument must be a memory value"),
         ("syntax", "[server\n", "line 1"),
-        ("upstream", "[upstream]\nurl = \"x\"\n", "unknown key '[upstream]'"),
+        (
+            "upstream",
+            "[upstream]\nurl = \"redis-cluster://x\"\n",
+            "line 2: upstream.url: Cluster is not served yet",
+        ),
+        ("keys", "[server]\n\n[[keys]]\npattern = \"a*\"\n", "line 3: keys: tier must be"),
         (
             "database",
             "[database]\nurl = \"x\"\n",

@@ -133,10 +133,25 @@ impl Server {
 
     /// The oracle. A missing `redis-server` fails the test.
     pub fn redis() -> Self {
-        let port = free_port();
+        Self::redis_at(free_port())
+    }
+
+    /// The same on a port that was its own before.
+    pub fn redis_at(port: u16) -> Self {
+        Self::redis_at_with(port, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn redis_with(arguments: &[&str]) -> Self {
+        Self::redis_at_with(free_port(), arguments)
+    }
+
+    fn redis_at_with(port: u16, arguments: &[&str]) -> Self {
         let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
         let port_text = port.to_string();
-        Self::spawn(&program, &["--port", &port_text, "--save", "", "--bind", "127.0.0.1"], port, &[], false)
+        let mut all = vec!["--port", &port_text, "--save", "", "--bind", "127.0.0.1"];
+        all.extend(arguments);
+        Self::spawn(&program, &all, port, &[], false)
     }
 
     fn spawn(

@@ -33,3 +33,4 @@ mod scripts;
 mod shutdown;
 mod store;
 mod table;
+mod upstream;

@@ -37,6 +37,7 @@ const SECTIONS: &[Section] = &[
     ("latencystats", false, latency_stats),
     ("ratelimit", true, rate_limits),
     ("writebehind", true, write_behind),
+    ("upstream", true, upstream),
     ("cluster", true, |_, text| line(text, "cluster_enabled", 0)),
     ("keyspace", true, keyspace),
 ];
@@ -345,6 +346,15 @@ fn rate_limits(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "ratelimit_policies", counts.len());
     for (name, admitted, refused) in counts {
         line(text, &format!("policy_{name}"), format!("admitted={admitted},refused={refused}"));
+    }
+}
+
+fn upstream(context: &mut Context<'_, '_>, text: &mut String) {
+    let Some(upstream) = &context.instance.upstream else { return line(text, "upstream", "none") };
+    line(text, "upstream", format!("{:?}", upstream.config.endpoint));
+    line(text, "upstream_up", i32::from(upstream.tracked.is_up()));
+    for (name, value) in super::super::cache::figures(&upstream.statistics) {
+        line(text, &format!("upstream_{}", name.replace('-', "_")), value);
     }
 }
 
