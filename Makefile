@@ -1,4 +1,4 @@
-# Needs Rust, a C compiler and GNU make; the tests need more, which tests/setup.sh finds or installs.
+# Needs Rust, compilers for C and C++, and GNU make; the tests need more, which tests/setup.sh finds or installs.
 PORT ?= 6379
 
 .PHONY: run test lint fmt bench setup

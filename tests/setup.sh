@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds the real servers and the client library that the tests run against, or installs them (Debian, as root).
+# Finds the real servers, runtimes and client libraries that the tests run against, or installs them (Debian, as root).
 set -eu
 missing=()
 # Debian keeps it where only root looks.
@@ -10,6 +10,7 @@ command -v nginx >/dev/null 2>&1 || missing+=(nginx-light)
 if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
     missing+=(postgresql)
 fi
+command -v c++ >/dev/null 2>&1 || missing+=(g++)
 command -v node >/dev/null 2>&1 || missing+=(nodejs)
 command -v npm >/dev/null 2>&1 || missing+=(npm)
 python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || missing+=(python3-venv)

@@ -51,8 +51,9 @@ pub async fn run(instance: &'static Instance) {
 fn observe_growth(instance: &'static Instance) {
     let (now_ms, mut effects) = (clock::wall_ms(), Effects::default());
     let observed = catch_unwind(AssertUnwindSafe(|| {
-        let view = View::acquire(&instance.keyspace, &LockPlan::Each, 0, now_ms, &mut effects);
-        view.map(|mut view| instance.growth.lock().observe(&mut view, now_ms / 1000));
+        if let Some(mut view) = View::acquire(&instance.keyspace, &LockPlan::Each, 0, now_ms, &mut effects) {
+            instance.growth.lock().observe(&mut view, now_ms / 1000);
+        }
     }));
     if let Err(cause) = observed
         && !cause.is::<ShardHeld>()
