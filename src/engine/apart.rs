@@ -67,6 +67,7 @@ impl Worker {
     /// Runs a waiter's command and finishes the waiter with its reply.
     fn run_apart(&mut self, waiter: &Waiter) {
         self.read_clock();
+        self.catch_up();
         let (command, args, begin) = (COMMANDS.at(waiter.command), waiter.args.as_args(), self.ticks);
         let instance = self.instance;
         let mut effects = std::mem::take(&mut self.effects);

@@ -306,3 +306,15 @@ fn a_script_is_atomic_and_runs_within_a_transaction() {
     assert!(reply.starts_with("*3\r\n:8001\r\n:8001\r\n-ERR user_script:1: Script attempted"), "{reply}");
     assert_eq!(client.run("GET counter"), "$4\r\n8002\r\n");
 }
+
+#[test]
+fn rate_limits_can_be_asked_and_time_stands_still() {
+    let server = Server::anteroom(&[]);
+    let mut client = server.client();
+    let take = "return redis.call('ratelimit.take', KEYS[1], 2, 60000)[1]";
+    let refused = [(); 4].map(|()| ask(&mut client, &eval("EVAL", take, &["limit"], &[])));
+    assert_eq!(refused, [":0\r\n", ":0\r\n", ":1\r\n", ":1\r\n"]);
+    let clock = "local first = redis.call('time') for i = 1, 100000 do end local last = redis.call('time') \
+        return first[1] == last[1] and first[2] == last[2]";
+    assert_eq!(ask(&mut client, &eval("EVAL", clock, &[], &[])), ":1\r\n");
+}
