@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Some(Command::Check { config }) => return check(config),
         Some(Command::Sql { what: Sql::Triggers { config } }) => return print_triggers(config),
         Some(Command::Journal { what: JournalWork::Inspect { dir } }) => return inspect(&dir),
+        Some(Command::Journal { what: JournalWork::Repair { dir } }) => return repair(&dir),
         None => {}
     }
     let config = match Config::load(&arguments.serve) {
@@ -71,6 +72,27 @@ fn inspect(directory: &Path) -> ExitCode {
                 "{segments} segments, {records} records, {unfinished} not done, {unreadable} unreadable places"
             );
             if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) }
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn repair(directory: &Path) -> ExitCode {
+    if !directory.is_dir() {
+        eprintln!("anteroom: {} is no directory", directory.display());
+        return ExitCode::FAILURE;
+    }
+    let options = journal::Options { repair: true, ..journal::Options::default() };
+    match journal::Journal::open(directory, options, |_, _| {}) {
+        Ok((journal, report)) => {
+            println!("{} records are there to replay", report.records);
+            if !report.damage.is_empty() {
+                println!("damaged: {}", report.damage_text());
+            }
+            match journal.close() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            }
         }
         Err(error) => fail(&error),
     }

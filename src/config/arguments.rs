@@ -47,6 +47,12 @@ pub enum JournalWork {
         /// Its directory.
         dir: PathBuf,
     },
+    /// Have a damaged journal go on without what is lost, which is told; copies of the damaged files are kept. The server
+    /// must not run.
+    Repair {
+        /// Its directory.
+        dir: PathBuf,
+    },
 }
 
 /// SQL to print.

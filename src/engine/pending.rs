@@ -126,6 +126,9 @@ impl Worker {
                 if let Flow::Pending(again) = &mut flow {
                     // Who only waited for others to end was not overtaken by evictions.
                     again.refills = pending.refills + u32::from(!pending.flights.is_empty());
+                    // What was found absent before stays known, or two such keys would be looked for in turns.
+                    let known = pending.flights.iter().filter(|flight| flight.is_absent());
+                    again.flights.extend(known.map(Arc::clone));
                 }
                 return self.step(flow, out);
             }

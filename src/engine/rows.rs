@@ -281,13 +281,15 @@ fn named(command: &Command, args: Args<'_>) -> SmallVec<[Named; 2]> {
     all
 }
 
-/// Whether a command's doing or its reply depends on what a key with these access flags holds.
+/// Whether a command's doing or its reply depends on what a key with these access flags holds. Only those that put a value
+/// there whatever happens do not: one that may delete it has to find it first.
 fn depends(command: &Command, args: Args<'_>, flags: u16) -> bool {
-    match command.spec.name {
-        "set" => (3..args.len())
-            .any(|index| ["nx", "xx", "get", "keepttl"].iter().any(|word| args.is(index, word))),
-        // Without REPLACE they fail if there is such a key.
-        "restore" | "copy" => true,
-        _ => flags & (access::OW | access::UPDATE) != access::OW | access::UPDATE,
-    }
+    let is_blind = match command.spec.name {
+        "set" => !(3..args.len()).any(|index| {
+            ["nx", "xx", "get", "keepttl", "exat", "pxat"].iter().any(|word| args.is(index, word))
+        }),
+        "mset" | "setex" | "psetex" | "rename" => true,
+        _ => false,
+    };
+    !is_blind || flags & (access::OW | access::UPDATE) != access::OW | access::UPDATE
 }

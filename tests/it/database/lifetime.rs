@@ -1,6 +1,6 @@
 //! What ends a key's life in the cache, and what that does to its row; and the end of the server.
 
-use super::{NIL, bulk, config, flush, info, start, wait_for};
+use super::{NIL, bulk, config, flush, info, serve, start, wait_for};
 use crate::harness::Server;
 use crate::postgres::Postgres;
 
@@ -15,7 +15,7 @@ fn a_deadline_deletes_the_row_or_keeps_it() {
     let rules = format!("{}{}", rule("kept", "keep"), rule("gone", "delete"));
     let postgres = Postgres::start();
     postgres.sql("CREATE TABLE kept (id TEXT PRIMARY KEY, body TEXT); CREATE TABLE gone (id TEXT PRIMARY KEY, body TEXT)");
-    let server = Server::configured(&config(&postgres.url(), "flush-interval = '10ms'", &rules), &[]);
+    let server = serve(&config(&postgres.url(), "flush-interval = '10ms'", &rules), &[]);
     let mut client = server.client();
     for number in 0..10 {
         assert_eq!(client.run(&format!("SET kept:{number} x PX 300")), "+OK\r\n");
@@ -38,7 +38,7 @@ fn what_is_not_flushed_is_not_evicted() {
     postgres.sql(super::TABLES);
     let options = "flush-interval = '1h'\nbatch-size = 100000";
     let text = config(&postgres.url(), options, super::RULES);
-    let server = Server::configured(&text, &["--maxmemory", "24mb", "--maxmemory-policy", "allkeys-lru"]);
+    let server = serve(&text, &["--maxmemory", "24mb", "--maxmemory-policy", "allkeys-lru"]);
     let mut client = server.client();
     let value = "v".repeat(2000);
     let mut written = Vec::new();
@@ -100,7 +100,7 @@ fn sigterm_leaves_in_the_journal_what_the_database_does_not_take_in_time() {
         "[server]\nshutdown-timeout = '1s'\n{}",
         config(&postgres.url(), "flush-interval = '10ms'", super::RULES)
     );
-    let mut server = Server::configured(&text, &[]);
+    let mut server = serve(&text, &[]);
     let mut client = server.client();
     client.run("HSET user:1 a 1");
     flush(&server);

@@ -1,6 +1,6 @@
 //! Rows come into the cache when they are asked for: once, and only where a command needs them.
 
-use super::{NIL, bulk, config, flush, info, start, wait_for};
+use super::{NIL, bulk, config, flush, info, serve, start, wait_for};
 use crate::harness::Server;
 use crate::postgres::Postgres;
 
@@ -28,10 +28,10 @@ fn two_hundred_who_ask_for_a_row_load_it_once() {
 #[test]
 fn absent_rows_are_remembered_for_a_while() {
     let rules = "[[database.rules]]\npattern = 'neg:{id}'\ntable = 'texts'\nkey = { id = 'id' }\nvalue = 'body'\n\
-        negative-ttl = '1s'";
+        negative-ttl = '3s'";
     let postgres = Postgres::start();
     postgres.sql("CREATE TABLE texts (id TEXT PRIMARY KEY, body TEXT)");
-    let server = Server::configured(&config(&postgres.url(), "flush-interval = '10ms'", rules), &[]);
+    let server = serve(&config(&postgres.url(), "flush-interval = '10ms'", rules), &[]);
     let mut client = server.client();
     (0..20).for_each(|_| assert_eq!(client.run("GET neg:1"), NIL));
     assert_eq!(loads(&server), 1);
@@ -114,7 +114,7 @@ fn a_read_through_rule_writes_nothing() {
     let postgres = Postgres::start();
     postgres
         .sql("CREATE TABLE texts (id TEXT PRIMARY KEY, body TEXT); INSERT INTO texts VALUES ('1', 'row')");
-    let server = Server::configured(&config(&postgres.url(), "", rules), &[]);
+    let server = serve(&config(&postgres.url(), "", rules), &[]);
     let mut client = server.client();
     assert_eq!(client.run("GET ro:1"), bulk("row"));
     assert!(client.run("PTTL ro:1").starts_with(":"));

@@ -2,11 +2,14 @@
 
 mod coherence;
 mod crash;
+mod damage;
 mod lifetime;
 mod loading;
+mod model;
 mod outage;
 mod through;
 mod transactions;
+mod trouble;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -54,8 +57,15 @@ pub fn config(url: &str, options: &str, rules: &str) -> String {
 pub fn start(options: &str) -> (Postgres, Server) {
     let postgres = Postgres::start();
     postgres.sql(TABLES);
-    let server = Server::configured(&config(&postgres.url(), options, RULES), &[]);
+    let server = serve(&config(&postgres.url(), options, RULES), &[]);
     (postgres, server)
+}
+
+/// A server with this configuration, once it listens to Postgres: at that moment it drops what it has loaded.
+pub fn serve(config: &str, arguments: &[&str]) -> Server {
+    let server = Server::configured(config, arguments);
+    wait_for(|| server.log().contains("listening for changes"));
+    server
 }
 
 /// Has Postgres tell of changes.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NIL, bulk, config, wait_for};
+use super::{NIL, bulk, config, serve, wait_for};
 use crate::harness::Server;
 use crate::postgres::Postgres;
 
@@ -37,7 +37,7 @@ const TABLES: &str = "
 fn start() -> (Postgres, Server) {
     let postgres = Postgres::start();
     postgres.sql(TABLES);
-    let server = Server::configured(&config(&postgres.url(), "flush-interval = \"1h\"", RULES), &[]);
+    let server = serve(&config(&postgres.url(), "flush-interval = \"1h\"", RULES), &[]);
     (postgres, server)
 }
 

@@ -66,7 +66,8 @@ impl Report {
         self.damage.iter().any(|damage| damage.lost.is_some())
     }
 
-    pub(super) fn damage_text(&self) -> String {
+    /// The damaged places, in words.
+    pub fn damage_text(&self) -> String {
         let mut text = String::new();
         for damage in &self.damage {
             let separator = if text.is_empty() { "" } else { "; " };
