@@ -76,6 +76,17 @@ impl Server {
         Self::redis_at_with(free_port(), arguments)
     }
 
+    /// A Sentinel with a configuration file, which it writes to.
+    pub fn sentinel_at(port: u16, file: &str) -> Self {
+        let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
+        let server = Self::launch(&program, &[file, "--sentinel", "--port", &port.to_string()], port, &[]);
+        // It knows no QUIT.
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        server
+    }
+
     fn redis_at_with(port: u16, arguments: &[&str]) -> Self {
         let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
         let port_text = port.to_string();
@@ -85,6 +96,12 @@ impl Server {
     }
 
     fn spawn(program: &str, arguments: &[&str], port: u16, environment: &[(&str, &str)]) -> Self {
+        let server = Self::launch(program, arguments, port, environment);
+        server.wait_until_ready();
+        server
+    }
+
+    fn launch(program: &str, arguments: &[&str], port: u16, environment: &[(&str, &str)]) -> Self {
         let dir = std::env::temp_dir().join(format!("anteroom-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let mut command = Command::new(program);
@@ -98,9 +115,7 @@ impl Server {
             });
         }
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
-        let server = Self { child, port, admin: 0, dir };
-        server.wait_until_ready();
-        server
+        Self { child, port, admin: 0, dir }
     }
 
     fn wait_until_ready(&self) {
