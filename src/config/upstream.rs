@@ -58,10 +58,26 @@ pub struct Endpoint {
     pub db: usize,
     /// Whether the connection is encrypted.
     pub tls: bool,
+    /// Who knows where the master is; `host` and `port` are the first of them.
+    pub sentinels: Option<Sentinels>,
+}
+
+/// Sentinels, and the name that they know the master by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sentinels {
+    /// Their addresses.
+    pub addresses: Vec<(String, u16)>,
+    /// The master's name.
+    pub master: String,
 }
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(Sentinels { addresses, master }) = &self.sentinels {
+            let addresses: Vec<String> =
+                addresses.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+            return write!(formatter, "redis-sentinel://{}/{master}/{}", addresses.join(","), self.db);
+        }
         let scheme = if self.tls { "rediss" } else { "redis" };
         write!(formatter, "{scheme}://{}:{}/{}", self.host, self.port, self.db)
     }
@@ -85,13 +101,13 @@ pub enum KeyTier {
     Bypass,
 }
 
-const SCHEMES_TO_COME: [(&str, &str); 2] = [
-    ("redis-sentinel", "Sentinel is not served yet: use redis:// with the master's address"),
-    ("redis-cluster", "Cluster is not served yet: use redis:// with a server that is not in cluster mode"),
-];
+const SCHEMES_TO_COME: [(&str, &str); 1] =
+    [("redis-cluster", "Cluster is not served yet: use redis:// with a server that is not in cluster mode")];
 
 impl Endpoint {
-    /// Reads `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS.
+    /// Reads `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS, or
+    /// `redis-sentinel://[[user]:password@]host[:port][,host[:port]...]/master[/database]`; user and password are the
+    /// master's.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -100,10 +116,10 @@ impl Endpoint {
         if let Some((_, reason)) = SCHEMES_TO_COME.iter().find(|(name, _)| *name == scheme) {
             return Err((*reason).to_owned());
         }
-        let tls = scheme == "rediss";
-        if scheme != "redis" && !tls {
+        let (tls, has_sentinels) = (scheme == "rediss", scheme == "redis-sentinel");
+        if scheme != "redis" && !tls && !has_sentinels {
             return Err(format!(
-                "the scheme '{scheme}' is not known: it must begin with redis:// or rediss://"
+                "the scheme '{scheme}' is not known: it must begin with redis://, rediss:// or redis-sentinel://"
             ));
         }
         let (credentials, place) =
@@ -116,27 +132,42 @@ impl Endpoint {
                 (Some(user).filter(|user| !user.is_empty()), Some(decode(password)?))
             }
         };
-        let (address, db) = place.split_once('/').unwrap_or((place, ""));
-        if db.contains('?') || address.contains('?') {
+        if place.contains('?') {
             return Err("parameters behind '?' are not known".to_owned());
+        }
+        let (addresses, rest) = place.split_once('/').unwrap_or((place, ""));
+        let (master, db) =
+            if has_sentinels { rest.split_once('/').unwrap_or((rest, "")) } else { ("", rest) };
+        if has_sentinels && master.is_empty() {
+            return Err("the master's name is missing: redis-sentinel://host:port/name".to_owned());
         }
         let db = if db.is_empty() {
             0
         } else {
             db.parse().map_err(|_| "the database must be a number".to_owned())?
         };
-        let (host, port) = match address.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => {
-                (host, port.parse().map_err(|_| format!("'{port}' is no port"))?)
-            }
-            _ => (address, 6379),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() {
-            return Err("the host is missing".to_owned());
-        }
-        Ok(Self { host, port, user, password, db, tls })
+        let default_port = if has_sentinels { 26379 } else { 6379 };
+        let several: Vec<&str> = if has_sentinels { addresses.split(',').collect() } else { vec![addresses] };
+        let addresses =
+            several.into_iter().map(|text| address(text, default_port)).collect::<Result<Vec<_>, _>>()?;
+        let (host, port) = addresses[0].clone();
+        let sentinels = has_sentinels.then(|| Sentinels { addresses, master: master.to_owned() });
+        Ok(Self { host, port, user, password, db, tls, sentinels })
     }
+}
+
+fn address(text: &str, default_port: u16) -> Result<(String, u16), String> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            (host, port.parse().map_err(|_| format!("'{port}' is no port"))?)
+        }
+        _ => (text, default_port),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if host.is_empty() {
+        return Err("the host is missing".to_owned());
+    }
+    Ok((host, port))
 }
 
 /// Undoes `%xx`.
@@ -287,9 +318,17 @@ mod tests {
     }
 
     #[test]
+    fn sentinels_are_several() {
+        let endpoint = Endpoint::parse("redis-sentinel://:pw@a,b:1/main/2").unwrap();
+        let sentinels = endpoint.sentinels.unwrap();
+        assert_eq!(sentinels.addresses, [("a".to_owned(), 26379), ("b".to_owned(), 1)]);
+        assert_eq!((sentinels.master.as_str(), endpoint.db), ("main", 2));
+    }
+
+    #[test]
     fn what_is_not_served_is_said() {
         for (url, said) in [
-            ("redis-sentinel://h", "Sentinel is not served yet"),
+            ("redis-sentinel://h", "the master's name is missing"),
             ("redis-cluster://h", "Cluster is not served yet"),
             ("http://h", "the scheme 'http' is not known"),
             ("h:6379", "must be a URL"),

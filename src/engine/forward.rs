@@ -79,6 +79,8 @@ struct Routed<'c> {
     route: Route,
     touch: Touch,
     rewrite: Option<Rewrite>,
+    /// Its keys are never kept: upstream need not watch over them.
+    is_bypass: bool,
 }
 
 impl Worker {
@@ -277,8 +279,14 @@ impl Worker {
                 }
             }
         }
+        let is_bypass = match &touch {
+            Touch::Reads(keys) if upstream.has_rules() => {
+                keys.iter().all(|(_, key)| upstream.tier_of(key) == Some(KeyTier::Bypass))
+            }
+            _ => false,
+        };
         let rewrite = routing.rewriting.map(|rewriting| rewriting.with(args.len()));
-        Ok(Some(Routed { command: Some(command), route: routing.route, touch, rewrite }))
+        Ok(Some(Routed { command: Some(command), route: routing.route, touch, rewrite, is_bypass }))
     }
 
     fn select(
@@ -336,6 +344,7 @@ impl Worker {
                     route: Route::Dedicated,
                     touch: Touch::Nothing,
                     rewrite: None,
+                    is_bypass: false,
                 };
                 Some(self.dedicated(upstream, session, routed, args))
             }
@@ -907,7 +916,7 @@ fn is_silenced(session: &mut Session) -> bool {
 
 /// Whether a request's reply must come in RESP2 because nobody here can put it into RESP2.
 fn is_plain(session: &Session, routed: &Routed<'_>) -> bool {
-    session.protocol == Protocol::Resp2 && routed.rewrite.is_none()
+    session.protocol == Protocol::Resp2 && (routed.rewrite.is_none() || routed.is_bypass)
 }
 
 fn is_plain_block(session: &Session) -> bool {
@@ -967,7 +976,7 @@ fn foreign_route(
     args: Args<'_>,
     unknown: ReplyError,
 ) -> Result<Routed<'static>, ReplyError> {
-    let routed = |route, touch| Routed { command: None, route, touch, rewrite: None };
+    let routed = |route, touch| Routed { command: None, route, touch, rewrite: None, is_bypass: false };
     if let Some(foreign) = foreign_command(args.at(0)) {
         return Ok(routed(foreign.route, Touch::Nothing));
     }

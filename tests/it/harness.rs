@@ -146,6 +146,18 @@ impl Server {
         Self::redis_at_with(free_port(), arguments)
     }
 
+    /// A Sentinel with a configuration file, which it writes to.
+    pub fn sentinel_at(port: u16, file: &str) -> Self {
+        let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
+        let server =
+            Self::launch(&program, &[file, "--sentinel", "--port", &port.to_string()], port, &[], false);
+        // It knows no QUIT.
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        server
+    }
+
     fn redis_at_with(port: u16, arguments: &[&str]) -> Self {
         let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
         let port_text = port.to_string();
@@ -161,6 +173,18 @@ impl Server {
         environment: &[(&str, &str)],
         is_logged: bool,
     ) -> Self {
+        let server = Self::launch(program, arguments, port, environment, is_logged);
+        server.wait_until_ready();
+        server
+    }
+
+    fn launch(
+        program: &str,
+        arguments: &[&str],
+        port: u16,
+        environment: &[(&str, &str)],
+        is_logged: bool,
+    ) -> Self {
         let dir = directory(port);
         std::fs::create_dir_all(&dir).unwrap();
         let words = std::iter::once(program).chain(arguments.iter().copied()).map(str::to_owned).collect();
@@ -168,9 +192,7 @@ impl Server {
             environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let program = Program { words, environment, is_logged };
         let child = program.spawn(&dir);
-        let server = Self { child, program, port, admin: 0, dir };
-        server.wait_until_ready();
-        server
+        Self { child, program, port, admin: 0, dir }
     }
 
     fn wait_until_ready(&self) {

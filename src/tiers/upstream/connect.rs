@@ -81,6 +81,9 @@ impl Connection {
             }
             return Err(ConnectError::Refused(format!("upstream refuses to log us in: {said}")));
         }
+        if endpoint.sentinels.is_some() && memchr::memmem::find(&reply, b"role\r\n$6\r\nmaster").is_none() {
+            return Err(ConnectError::Refused("what the Sentinels name is no master".to_owned()));
+        }
         Ok(connection)
     }
 

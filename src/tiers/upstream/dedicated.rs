@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::connect::{ConnectError, Connection};
 use super::frame;
+use super::near::Near;
 use super::socket::{Dialer, Socket};
 use super::statistics::Statistics;
 use crate::config::upstream::UpstreamConfig;
@@ -19,6 +20,7 @@ pub struct Dedicated {
     connection: Connection,
     resp3: bool,
     db: usize,
+    epoch: u64,
 }
 
 /// Connections that wait for their next client.
@@ -27,6 +29,7 @@ pub struct Pool {
     idle: Mutex<Vec<Idle>>,
     most: usize,
     dialer: Dialer,
+    near: Arc<Near>,
     config: Arc<UpstreamConfig>,
     statistics: Arc<Statistics>,
 }
@@ -38,6 +41,8 @@ struct Idle {
     counted: super::statistics::Counted,
     resp3: bool,
     db: usize,
+    /// A connection of an earlier epoch may lead to what was the master then.
+    epoch: u64,
 }
 
 impl Pool {
@@ -45,10 +50,11 @@ impl Pool {
     pub fn new(
         most: usize,
         dialer: Dialer,
+        near: Arc<Near>,
         config: Arc<UpstreamConfig>,
         statistics: Arc<Statistics>,
     ) -> Self {
-        Self { idle: Mutex::new(Vec::new()), most, dialer, config, statistics }
+        Self { idle: Mutex::new(Vec::new()), most, dialer, near, config, statistics }
     }
 
     /// A clean connection in a database.
@@ -63,14 +69,17 @@ impl Pool {
             };
             match idle {
                 Some(idle) => {
-                    if let Some(dedicated) = idle.wake() {
+                    if idle.epoch == self.near.epoch()
+                        && let Some(dedicated) = idle.wake()
+                    {
                         break dedicated;
                     }
                 }
                 None => {
+                    let epoch = self.near.epoch();
                     let connection =
                         Connection::open(&self.config, &self.dialer, resp3, &self.statistics).await?;
-                    break Dedicated { connection, resp3, db: 0 };
+                    break Dedicated { connection, resp3, db: 0, epoch };
                 }
             }
         };
@@ -81,7 +90,7 @@ impl Pool {
     /// Takes a connection back that upstream keeps nothing for. One that is encrypted is closed: it cannot leave its
     /// thread.
     pub fn give_back(&self, dedicated: Dedicated) {
-        let Dedicated { connection, resp3, db } = dedicated;
+        let Dedicated { connection, resp3, db, epoch } = dedicated;
         let (stream, input, counted) = connection.into_parts();
         let mut idle = self.idle.lock();
         if input.is_empty()
@@ -89,7 +98,7 @@ impl Pool {
             && let Socket::Plain(stream) = stream
             && let Ok(stream) = stream.into_std()
         {
-            idle.push(Idle { stream, counted, resp3, db });
+            idle.push(Idle { stream, counted, resp3, db, epoch });
         }
     }
 }
@@ -108,7 +117,7 @@ impl Idle {
         }
         let stream = tokio::net::TcpStream::from_std(self.stream).ok()?;
         let connection = Connection::from_parts(Socket::Plain(stream), self.counted);
-        Some(Dedicated { connection, resp3: self.resp3, db: self.db })
+        Some(Dedicated { connection, resp3: self.resp3, db: self.db, epoch: self.epoch })
     }
 }
 

@@ -129,6 +129,9 @@ impl Settling<'_> {
                 // Before anybody hears of it: whoever reads after this must not find what was before.
                 drop(writing);
                 ticket.fulfil(Ok(form.of(frame)));
+                if self.config.endpoint.sentinels.is_some() && frame.starts_with(b"-READONLY") {
+                    return Err("upstream is the master no longer");
+                }
             }
             Expected::Elements(tickets, form) => {
                 let replies = frame::elements(frame).filter(|replies| replies.len() == tickets.len());

@@ -16,6 +16,7 @@ mod invalidate;
 mod link;
 mod near;
 mod resp2;
+mod sentinel;
 mod socket;
 mod statistics;
 mod stream;
@@ -86,6 +87,7 @@ impl Upstream {
             pool: Arc::new(Pool::new(
                 config.connections - 2,
                 dialer.clone(),
+                near.clone(),
                 config.clone(),
                 statistics.clone(),
             )),

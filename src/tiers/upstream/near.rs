@@ -189,7 +189,8 @@ impl Near {
         count(&self.statistics.flushes);
     }
 
-    fn epoch(&self) -> u64 {
+    /// How often all was dropped.
+    pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 

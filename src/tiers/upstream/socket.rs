@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::sentinel;
 use crate::config::upstream::UpstreamConfig;
 
 /// A connected socket.
@@ -75,7 +76,11 @@ impl Dialer {
     /// # Errors
     /// If upstream cannot be reached, or is not who it should be.
     pub async fn dial(&self, config: &UpstreamConfig) -> io::Result<Socket> {
-        let stream = TcpStream::connect((config.endpoint.host.as_str(), config.endpoint.port)).await?;
+        let (host, port) = match &config.endpoint.sentinels {
+            Some(sentinels) => sentinel::master(sentinels, config.timeout / 4).await?,
+            None => (config.endpoint.host.clone(), config.endpoint.port),
+        };
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
         stream.set_nodelay(true)?;
         match &self.tls {
             None => Ok(Socket::Plain(stream)),

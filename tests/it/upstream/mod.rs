@@ -5,6 +5,7 @@ mod coherence;
 mod failure;
 mod forwarding;
 mod near_cache;
+mod sentinel;
 mod tls;
 
 use crate::harness::{Client, Server};
