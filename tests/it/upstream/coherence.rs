@@ -73,6 +73,22 @@ fn load(mut client: Client, promises: &Promises, end: &AtomicBool, mut rng: Rng)
                     true,
                 )
             }
+            4 => {
+                // By a connection of its own, whose acknowledgement no invalidation comes with.
+                client.run(&format!("WATCH {name}"));
+                client.run("MULTI");
+                client.run(&format!("INCR {name}"));
+                let said = client.run("EXEC");
+                if said == "*-1\r\n" || said == "_\r\n" {
+                    continue;
+                }
+                (
+                    said.split_once("\r\n")
+                        .filter(|(head, _)| *head == "*1")
+                        .map_or(said.clone(), |(_, rest)| rest.to_owned()),
+                    true,
+                )
+            }
             2 => {
                 let said = client.run(&format!("MGET {name}"));
                 (
