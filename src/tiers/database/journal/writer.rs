@@ -237,6 +237,8 @@ impl Writer {
     /// Syncs the segment and gives it away: the next one says that it is whole.
     fn end_segment(&mut self) -> Result<(), Stopped> {
         self.sync()?;
+        // While it is open, its removal makes no space.
+        *self.shared.current.lock() = None;
         if let Some(Current { first, len, .. }) = self.current.take() {
             let closed = Closed { name: segment::name(first), end: self.end, bytes: len };
             self.shared.closed.lock().push_back(closed);
