@@ -284,12 +284,13 @@ fn named(command: &Command, args: Args<'_>) -> SmallVec<[Named; 2]> {
 /// Whether a command's doing or its reply depends on what a key with these access flags holds. Only those that put a value
 /// there whatever happens do not: one that may delete it has to find it first.
 fn depends(command: &Command, args: Args<'_>, flags: u16) -> bool {
+    let is_overwritten = flags & (access::OW | access::UPDATE) == access::OW | access::UPDATE;
     let is_blind = match command.spec.name {
         "set" => !(3..args.len()).any(|index| {
             ["nx", "xx", "get", "keepttl", "exat", "pxat"].iter().any(|word| args.is(index, word))
         }),
-        "mset" | "setex" | "psetex" | "rename" => true,
+        "mset" | "setex" | "psetex" | "rename" => is_overwritten,
         _ => false,
     };
-    !is_blind || flags & (access::OW | access::UPDATE) != access::OW | access::UPDATE
+    !is_blind
 }

@@ -101,7 +101,16 @@ impl Writer {
                 self.retrying(Self::begin_segment)?;
             }
             let until = self.seal(at);
-            self.retrying(|writer| writer.write(at, until))?;
+            match self.write(at, until) {
+                Ok(()) => self.shared.set_full(false),
+                Err(error) if is_shortage(&error) && self.has_records() => {
+                    // Closed, the segment can be removed as soon as all of it is done, which makes space.
+                    self.end_segment()?;
+                    continue;
+                }
+                Err(error) if is_shortage(&error) => self.retrying(|writer| writer.write(at, until))?,
+                Err(error) => return self.fail("write", error),
+            }
             at = until;
             self.shared.publish(&self.shared.written, self.end);
         }
@@ -117,6 +126,11 @@ impl Writer {
     fn note_time(&self) {
         let first = format::sequence(&self.batch[FRAME_LEN..]);
         self.shared.ledger.lock().note_time(first, clock::monotonic());
+    }
+
+    /// Whether there are records in the segment.
+    fn has_records(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| self.end >= current.first)
     }
 
     /// Whether the frame at this place of the batch belongs into a new segment.
@@ -223,6 +237,8 @@ impl Writer {
     /// Syncs the segment and gives it away: the next one says that it is whole.
     fn end_segment(&mut self) -> Result<(), Stopped> {
         self.sync()?;
+        // While it is open, its removal makes no space.
+        *self.shared.current.lock() = None;
         if let Some(Current { first, len, .. }) = self.current.take() {
             let closed = Closed { name: segment::name(first), end: self.end, bytes: len };
             self.shared.closed.lock().push_back(closed);
