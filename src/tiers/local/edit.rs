@@ -92,6 +92,7 @@ impl View<'_> {
     ) -> Result<R, ReplyError> {
         let hash = self.hash(key);
         let (settings, now_ms) = (self.settings(), self.now_ms());
+        self.before_edit(hash, key);
         let Some(entry) = self.live(hash, key) else {
             let mut collection = T::default();
             let (result, changed, deadline) = change(&mut collection);
