@@ -1,4 +1,4 @@
-# Needs Rust, a C compiler and GNU make; the tests need redis-server and nginx too, which they find or install.
+# Needs Rust, compilers for C and C++, and GNU make; the tests need more, which tests/setup.sh finds or installs.
 PORT ?= 6379
 
 .PHONY: run test lint fmt bench setup
@@ -26,3 +26,5 @@ bench:
 	cargo bench --bench eviction
 	cargo bench --bench journal
 	cargo bench --bench ratelimit -- --run
+	cargo bench --bench writebehind -- --run
+	cargo bench --bench upstream -- --run

@@ -8,7 +8,8 @@
 //! cases take their turn in each round, and what is printed are medians: requests a second, and operations per CPU-second
 //! of the server, which is the figure to judge by where the load generator is the slower one or a neighbour is busy.
 //! A case with `refused` has a limit of 1, so that nearly all calls are refused. The pattern counts as one operation:
-//! `MULTI`, `ZREMRANGEBYSCORE`, `ZCARD`, `ZADD`, `EXPIRE`, `EXEC`, sent at once.
+//! `MULTI`, `ZREMRANGEBYSCORE`, `ZCARD`, `ZADD`, `EXPIRE`, `EXEC`, either sent at once or, unpipelined, one by one: each
+//! after the reply to the one before, as an application sends them that looks at each reply.
 
 #![allow(clippy::disallowed_methods, reason = "a harness, not the server")]
 
@@ -34,6 +35,15 @@ const BEFORE: &str = "___before____";
 
 type Case = (&'static str, bool, &'static [&'static str]);
 
+const PATTERN: &[&str] = &[
+    "MULTI",
+    "ZREMRANGEBYSCORE log:__rand_int__ 0 ___before____",
+    "ZCARD log:__rand_int__",
+    "ZADD log:__rand_int__ _____now_____ _____now_____-__rand_int__",
+    "EXPIRE log:__rand_int__ 1",
+    "EXEC",
+];
+
 /// Name, whether on Redis, and the commands.
 const CASES: &[Case] = &[
     ("incr", false, &["INCR counter:__rand_int__"]),
@@ -43,19 +53,12 @@ const CASES: &[Case] = &[
     ("take-log-refused", false, &["RATELIMIT.TAKE one:__rand_int__ 1 86400000"]),
     ("throttle", false, &["CL.THROTTLE cell:__rand_int__ 99 100 1"]),
     ("incr-redis", true, &["INCR counter:__rand_int__"]),
-    (
-        "pattern-redis",
-        true,
-        &[
-            "MULTI",
-            "ZREMRANGEBYSCORE log:__rand_int__ 0 ___before____",
-            "ZCARD log:__rand_int__",
-            "ZADD log:__rand_int__ _____now_____ _____now_____-__rand_int__",
-            "EXPIRE log:__rand_int__ 1",
-            "EXEC",
-        ],
-    ),
+    ("pattern-redis", true, PATTERN),
+    (ONE_BY_ONE, true, PATTERN),
 ];
+
+/// The same pattern, each command after the reply to the one before.
+const ONE_BY_ONE: &str = "pattern-steps";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -90,10 +93,14 @@ fn run(keys: u32) -> io::Result<()> {
     for pipeline in [1, 32] {
         let mut samples = vec![Vec::new(); CASES.len()];
         for round in 0..=ROUNDS {
-            for ((_, on_redis, commands), list) in CASES.iter().zip(&mut samples) {
+            for ((name, on_redis, commands), list) in CASES.iter().zip(&mut samples) {
                 let server = if *on_redis { &theirs } else { &ours };
                 let full = if pipeline > 1 { 600_000 } else { 60_000 };
-                let sample = burst(server, commands, pipeline, full / commands.len(), keys)?;
+                let sample = match *name {
+                    ONE_BY_ONE if pipeline > 1 => continue,
+                    ONE_BY_ONE => steps(server, commands, full / commands.len(), keys)?,
+                    _ => burst(server, commands, pipeline, full / commands.len(), keys)?,
+                };
                 // The first round only warms up.
                 if round > 0 {
                     list.push(sample);
@@ -106,7 +113,7 @@ fn run(keys: u32) -> io::Result<()> {
                 (median(list.iter().map(|sample| sample.0)), median(list.iter().map(|sample| sample.1)))
             })
             .collect();
-        for ((name, ..), (rps, cpu)) in CASES.iter().zip(&medians) {
+        for ((name, ..), (rps, cpu)) in CASES.iter().zip(&medians).filter(|(_, (rps, _))| !rps.is_nan()) {
             let (incr_rps, incr_cpu) = medians[0];
             println!(
                 "p{pipeline:<3} {name:<17} {:>9.1} {:>12.1} {:>14.2} {:>16.2}",
@@ -131,21 +138,12 @@ fn burst(
 ) -> io::Result<(f64, f64)> {
     let endpoint = Endpoint::Tcp(server.port);
     let mut clients = (0..CONNECTIONS).map(|_| Client::connect(&endpoint)).collect::<io::Result<Vec<_>>>()?;
-    let mut one = Vec::new();
-    for command in commands {
-        encode(&mut one, &command.split(' ').collect::<Vec<_>>());
-    }
-    let places = |marker: &str| memchr::memmem::find_iter(&one, marker).collect::<Vec<_>>();
-    let (random, now, before) = (places(RANDOM), places(NOW), places(BEFORE));
-    let mut batch = one.repeat(pipeline);
+    let one = Template::new(commands);
+    let mut batch = one.bytes.repeat(pipeline);
     let mut rng = fastrand::Rng::with_seed(1);
     let mut next = |client: &mut Client| {
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        for request in batch.chunks_exact_mut(one.len()) {
-            let number = u64::from(rng.u32(..keys));
-            random.iter().for_each(|at| write_digits(&mut request[*at..at + RANDOM.len()], number));
-            now.iter().for_each(|at| write_digits(&mut request[*at..at + NOW.len()], millis));
-            before.iter().for_each(|at| write_digits(&mut request[*at..at + BEFORE.len()], millis - 1000));
+        for request in batch.chunks_exact_mut(one.bytes.len()) {
+            one.fill(request, rng.u32(..keys));
         }
         client.send(&batch)
     };
@@ -163,6 +161,71 @@ fn burst(
     let (time, used) = (begin.elapsed(), server.cpu_time()? - cpu_begin);
     let done = (batches * pipeline) as f64;
     Ok((done / time.as_secs_f64(), done / used.as_secs_f64().max(1e-9)))
+}
+
+/// The same for commands that are sent one by one.
+fn steps(server: &Server, commands: &[&str], requests: usize, keys: u32) -> io::Result<(f64, f64)> {
+    let endpoint = Endpoint::Tcp(server.port);
+    let mut clients = (0..CONNECTIONS).map(|_| Client::connect(&endpoint)).collect::<io::Result<Vec<_>>>()?;
+    let templates: Vec<Template> = commands.iter().map(|command| Template::new(&[command])).collect();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut numbers = [0; CONNECTIONS];
+    let mut send = |client: &mut Client, index: usize, step: usize| {
+        if step == 0 {
+            numbers[index] = rng.u32(..keys);
+        }
+        let template = &templates[step];
+        let mut request = template.bytes.clone();
+        template.fill(&mut request, numbers[index]);
+        client.send(&request)
+    };
+    let rounds = requests.div_ceil(CONNECTIONS);
+    let (begin, cpu_begin) = (Instant::now(), server.cpu_time()?);
+    for (index, client) in clients.iter_mut().enumerate() {
+        send(client, index, 0)?;
+    }
+    for sent in 1..=rounds * commands.len() {
+        for (index, client) in clients.iter_mut().enumerate() {
+            client.skip_replies(1)?;
+            if sent < rounds * commands.len() {
+                send(client, index, sent % commands.len())?;
+            }
+        }
+    }
+    let (time, used) = (begin.elapsed(), server.cpu_time()? - cpu_begin);
+    let done = (rounds * CONNECTIONS) as f64;
+    Ok((done / time.as_secs_f64(), done / used.as_secs_f64().max(1e-9)))
+}
+
+/// Encoded commands with places for a number and the time.
+struct Template {
+    bytes: Vec<u8>,
+    random: Vec<usize>,
+    now: Vec<usize>,
+    before: Vec<usize>,
+}
+
+impl Template {
+    fn new(commands: &[&str]) -> Self {
+        let mut bytes = Vec::new();
+        for command in commands {
+            encode(&mut bytes, &command.split(' ').collect::<Vec<_>>());
+        }
+        let places = |marker: &str| memchr::memmem::find_iter(&bytes, marker).collect::<Vec<_>>();
+        let (random, now, before) = (places(RANDOM), places(NOW), places(BEFORE));
+        Self { bytes, random, now, before }
+    }
+
+    /// Puts a number and the time into one copy of the bytes.
+    fn fill(&self, request: &mut [u8], number: u32) {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let mut write = |places: &[usize], len: usize, number: u64| {
+            places.iter().for_each(|at| write_digits(&mut request[*at..at + len], number));
+        };
+        write(&self.random, RANDOM.len(), number.into());
+        write(&self.now, NOW.len(), millis);
+        write(&self.before, BEFORE.len(), millis - 1000);
+    }
 }
 
 fn write_digits(place: &mut [u8], mut number: u64) {

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::protocol::{Args, OwnedArgs, Protocol};
 use crate::tiers::local::{Waiter, WatchFlag};
+use crate::tiers::upstream::{Stream, Watched};
 
 /// What other connections may see of a client, and how they reach it.
 pub struct Client {
@@ -51,7 +55,7 @@ pub struct Client {
     /// What it waits for, while it is blocked.
     pub blocked: Mutex<Option<Arc<Waiter>>>,
     killed: AtomicBool,
-    wake: Notify,
+    wake: Wake,
 }
 
 /// What a client says of itself.
@@ -92,19 +96,19 @@ impl Client {
             names: Mutex::new(names),
             blocked: Mutex::new(None),
             killed: AtomicBool::new(false),
-            wake: Notify::new(),
+            wake: Wake::default(),
         }
     }
 
     /// Closes the connection as soon as its task notices.
     pub fn kill(&self) {
         self.killed.store(true, Relaxed);
-        self.wake.notify_one();
+        self.wake.raise();
     }
 
     /// Makes the connection's task look around.
     pub fn wake(&self) {
-        self.wake.notify_one();
+        self.wake.raise();
     }
 
     /// Whether it was killed.
@@ -114,7 +118,38 @@ impl Client {
 
     /// Resolves when something happened that the connection's task must look at.
     pub async fn woken(&self) {
-        self.wake.notified().await;
+        std::future::poll_fn(|context| self.wake.poll_raised(context)).await;
+    }
+}
+
+/// A flag that one task waits for. Looking at it costs a connection with every read, so it is less than a `Notify`.
+#[derive(Default)]
+struct Wake {
+    raised: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Wake {
+    fn raise(&self) {
+        self.raised.store(true, Release);
+        if let Some(waker) = &*self.waker.lock() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Takes the flag down if it is up.
+    fn poll_raised(&self, context: &mut Context<'_>) -> Poll<()> {
+        {
+            let mut waker = self.waker.lock();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                *waker = Some(context.waker().clone());
+            }
+        }
+        // After the waker is in place: whoever raises the flag from here on finds it.
+        if self.raised.load(Relaxed) && self.raised.swap(false, Acquire) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 }
 
@@ -229,8 +264,14 @@ pub struct Session {
     pub watched: Vec<(usize, Box<[u8]>)>,
     /// Raised when one of them changes.
     pub watch_flag: WatchFlag,
+    /// Its own connection upstream, while it watches keys there.
+    pub watched_upstream: Option<Watched>,
+    /// Its own connection upstream, while it has subscriptions there.
+    pub stream: Option<Stream>,
     /// The connection ends once its replies are out.
     pub closing: bool,
+    /// The time, in microseconds, if it stands still: within a script.
+    pub frozen_us: Option<u64>,
     /// Milliseconds that it is to wait before its command's reply (`DEBUG SLEEP`).
     pub sleep_ms: Option<u64>,
 }
@@ -240,6 +281,8 @@ pub struct Session {
 pub struct Transaction {
     /// Places in the command table, with arguments.
     pub queue: VecDeque<(usize, OwnedArgs)>,
+    /// The commands, if they go upstream; those that have no row have no place.
+    pub forwarded: Vec<(Option<usize>, OwnedArgs)>,
     /// A command was refused: `EXEC` will be too.
     pub is_broken: bool,
     memory: usize,
@@ -251,6 +294,13 @@ impl Transaction {
         let args = args.to_owned();
         self.memory += args.memory();
         self.queue.push_back((command, args));
+    }
+
+    /// Queues a command that goes upstream.
+    pub fn push_forwarded(&mut self, command: Option<usize>, args: Args<'_>) {
+        let args = args.to_owned();
+        self.memory += args.memory();
+        self.forwarded.push((command, args));
     }
 
     /// Bytes the queue holds.
@@ -271,7 +321,10 @@ impl Session {
             transaction: None,
             watched: Vec::new(),
             watch_flag: WatchFlag::default(),
+            watched_upstream: None,
+            stream: None,
             closing: false,
+            frozen_us: None,
             sleep_ms: None,
         }
     }

@@ -39,3 +39,9 @@ pub fn ticks() -> u64 {
 pub fn nanos_between(start: u64, end: u64) -> u64 {
     TICKS.delta_as_nanos(start, end)
 }
+
+/// A reading of [`ticks`] in milliseconds of a clock that never goes back, for deadlines within the process.
+#[inline]
+pub fn steady_ms(ticks: u64) -> u64 {
+    nanos_between(0, ticks) / 1_000_000
+}

@@ -11,12 +11,15 @@ use crate::clock;
 use crate::config::{Config, Settings};
 use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
+use crate::libraries::Libraries;
 use crate::pause::Pause;
 use crate::ratelimit::RateLimits;
+use crate::scripts::Scripts;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
 use crate::tiers::database::tier::Tier;
 use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
+use crate::tiers::upstream::Upstream;
 
 /// What is left to the thread for what takes long.
 pub enum Apart {
@@ -30,6 +33,8 @@ pub enum Apart {
 pub struct Instance {
     /// The keys.
     pub keyspace: Keyspace,
+    /// The Redis behind this server, if there is one.
+    pub upstream: Option<Arc<Upstream>>,
     /// The settings in force.
     pub settings: Arc<Settings>,
     /// What the server was started with.
@@ -46,6 +51,10 @@ pub struct Instance {
     pub pause: Pause,
     /// The policies of rate limits, and what they admitted and refused.
     pub limits: RateLimits,
+    /// Scripts by their digests, and which run long.
+    pub scripts: Scripts,
+    /// Libraries of functions.
+    pub libraries: Libraries,
     /// Which keys only grow in number.
     pub growth: Mutex<GrowthMonitor>,
     /// Bytes in use when the server had just started.
@@ -81,17 +90,22 @@ impl Instance {
         })?;
         let (apart, apart_queue) = std::sync::mpsc::channel();
         let databases = settings.int(crate::config::Id::Databases) as usize;
+        let upstream = config.upstream.as_ref().map(|section| Upstream::new(section, &config.keys));
+        let upstream = upstream.transpose()?.map(Arc::new);
         let run_id = std::iter::repeat_with(|| fastrand::digit(16));
         Ok(Box::leak(Box::new(Self {
             keyspace: Keyspace::new(databases, settings.clone()),
             settings,
             limits: RateLimits::new(&config.policies),
+            upstream,
             config,
             clients: Clients::default(),
             telemetry: Telemetry::new(),
             slow_log: Mutex::new(SlowLog::default()),
             latency: Mutex::new(LatencyMonitor::default()),
             pause: Pause::default(),
+            scripts: Scripts::default(),
+            libraries: Libraries::default(),
             growth: Mutex::new(GrowthMonitor::default()),
             startup_memory: memory::used(),
             run_id: run_id.take(40).collect(),
@@ -105,6 +119,11 @@ impl Instance {
             database: OnceLock::new(),
             apart_queue: Mutex::new(Some(apart_queue)),
         })))
+    }
+
+    /// The database that clients begin in.
+    pub fn first_db(&self) -> usize {
+        self.upstream.as_ref().map_or(0, |upstream| upstream.config.endpoint.db)
     }
 
     /// Frees values on the thread for that.

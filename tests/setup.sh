@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds the real servers that the tests run against, or installs them (Debian, as root).
+# Finds the real servers, runtimes and client libraries that the tests run against, or installs them (Debian, as root).
 set -eu
 missing=()
 # Debian keeps it where only root looks.
@@ -10,6 +10,12 @@ command -v nginx >/dev/null 2>&1 || missing+=(nginx-light)
 if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
     missing+=(postgresql)
 fi
+command -v c++ >/dev/null 2>&1 || missing+=(g++)
+command -v node >/dev/null 2>&1 || missing+=(nodejs)
+command -v npm >/dev/null 2>&1 || missing+=(npm)
+python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || missing+=(python3-venv)
+has_redis_py() { "$1" -c 'import redis' >/dev/null 2>&1; }
+has_redis_py python3 || has_redis_py /usr/bin/python3 || missing+=(python3-redis)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "missing: ${missing[*]}; install them, or run this as root on Debian or Ubuntu" >&2

@@ -66,6 +66,8 @@ pub(super) fn render(figures: &Figures) -> String {
     commands(&mut text, figures);
     keys(&mut text, figures);
     limits(&mut text, figures);
+    database(&mut text, figures);
+    upstream(&mut text, figures);
     text.0
 }
 
@@ -214,6 +216,53 @@ fn limits(text: &mut Text, figures: &Figures) {
     let refused = figures.policies.iter().map(|(name, _, refused)| (name.as_str(), *refused));
     let help = "Calls that a rate limit policy refused.";
     text.family("anteroom_ratelimit_refused_total", "counter", help, "policy", refused);
+}
+
+fn database(text: &mut Text, figures: &Figures) {
+    let Some(tier) = figures.instance.database() else { return };
+    let status = tier.status();
+    text.gauge(
+        "anteroom_database_up",
+        "Whether the database took the last batch.",
+        i32::from(!status.is_away),
+    );
+    text.gauge(
+        "anteroom_journal_up",
+        "Whether the journal takes records.",
+        i32::from(status.trouble.is_none()),
+    );
+    for figure in status.figures {
+        if figure.is_total {
+            let name = format!("anteroom_database_{}_total", figure.name);
+            text.counter(&name, figure.help, figure.value);
+        } else {
+            text.gauge(&format!("anteroom_database_{}", figure.name), figure.help, figure.value);
+        }
+    }
+    let statements = tier.store.statements();
+    let counts = statements.iter().map(|statement| (&*statement.statement, statement.count));
+    let help = "Statements run.";
+    text.family("anteroom_database_statements_total", "counter", help, "statement", counts);
+    let failed =
+        statements.iter().map(|statement| (&*statement.statement, statement.count - statement.succeeded));
+    let help = "Statements that failed.";
+    text.family("anteroom_database_statements_failed_total", "counter", help, "statement", failed);
+}
+
+fn upstream(text: &mut Text, figures: &Figures) {
+    let Some(upstream) = &figures.instance.upstream else { return };
+    text.gauge("anteroom_upstream_up", "Whether upstream is connected.", i32::from(upstream.tracked.is_up()));
+    let is_stale = upstream.near.is_stale(crate::tiers::upstream::now_ms());
+    text.gauge("anteroom_upstream_stale", "Whether what is kept may be old.", i32::from(is_stale));
+    for (name, value) in crate::commands::cache::figures(&upstream.statistics) {
+        let name = name.replace('-', "_");
+        if name == "connections" {
+            text.gauge("anteroom_upstream_connections", "Connections to upstream.", value);
+        } else {
+            let help = "See CACHE.STATS.";
+            text.counter(&format!("anteroom_upstream_{name}_total"), help, value);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::figures::{CommandFigures, Figures};
 use crate::config::Id;
+use crate::tiers::database::store::StatementStatistics;
 
 /// The report.
 pub(super) fn report(figures: &Figures) -> Value {
@@ -67,9 +68,32 @@ pub(super) fn report(figures: &Figures) -> Value {
                 "key": key, "refused": refused,
             })).collect::<Vec<_>>(),
         },
+        "database": instance.database().map(|tier| {
+            let status = tier.status();
+            let figures: serde_json::Map<String, Value> =
+                status.figures.iter().map(|figure| (figure.name.to_owned(), figure.value.into())).collect();
+            json!({
+                "up": !status.is_away,
+                "journal": status.trouble.as_deref().unwrap_or("ok"),
+                "figures": figures,
+                "statements": tier.store.statements().iter().map(statement).collect::<Vec<_>>(),
+            })
+        }),
         "growing": figures.growing.iter().map(|(prefix, keys, bytes)| json!({
             "prefix": prefix, "keys": keys, "bytes": bytes,
         })).collect::<Vec<_>>(),
+    })
+}
+
+fn statement(statement: &StatementStatistics) -> Value {
+    let micros = |time: std::time::Duration| time.as_nanos() as f64 / 1000.0;
+    json!({
+        "statement": &*statement.statement,
+        "count": statement.count,
+        "success_rate": ratio(statement.succeeded, statement.count),
+        "mean_micros": micros(statement.mean),
+        "min_micros": micros(statement.min),
+        "max_micros": micros(statement.max),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::arguments::{Options, float, integer_in};
 use super::keys::{KeySpec, Keys, access::*, key_after, key_at};
+use super::routing::Rewriting;
 use super::spec::Arity::AtLeast;
 use super::spec::{CommandSpec, Group, flag};
 use crate::config::Id;
@@ -40,12 +41,11 @@ pub const COMMANDS: &[CommandSpec] = &[
         "O(1) per member",
         "key [member...]",
     ),
-    CommandSpec::data("geopos", Group::Geo, AtLeast(2), geopos).readonly().keys(LOOK).doc(
-        "Returns members' positions.",
-        "3.2.0",
-        "O(1) per member",
-        "key [member...]",
-    ),
+    CommandSpec::data("geopos", Group::Geo, AtLeast(2), geopos)
+        .rewriting(Rewriting::InnerNullArrays)
+        .readonly()
+        .keys(LOOK)
+        .doc("Returns members' positions.", "3.2.0", "O(1) per member", "key [member...]"),
     CommandSpec::data("geosearch", Group::Geo, AtLeast(7), geosearch).readonly().keys(READ).doc(
         "Finds members in an area.",
         "6.2.0",

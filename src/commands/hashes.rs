@@ -2,6 +2,7 @@
 
 use super::arguments::{Options, integer, random_count};
 use super::keys::{KeySpec, access::*, key_at};
+use super::routing::Rewriting;
 use super::scanning::{self, ScanOptions};
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Group};
@@ -22,25 +23,28 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | UPDATE)])
+        .member(2)
         .doc("Sets fields of a hash.", "2.0.0", "O(1) per field", "key data(field value)..."),
     CommandSpec::data("hmset", Group::Hash, AtLeast(4), hmset)
         .write()
         .fast()
         .keys(&[key_at(1, RW | UPDATE)])
+        .member(2)
         .doc("The old form of HSET.", "2.0.0", "O(1) per field", "key data(field value)...")
         .deprecated("4.0.0", "`HSET` with multiple field-value pairs"),
     CommandSpec::data("hsetnx", Group::Hash, Exactly(4), hsetnx)
         .write()
         .fast()
         .keys(&[key_at(1, RW | INSERT)])
+        .member(2)
         .doc("Sets a field of a hash if there is no such field.", "2.0.0", "O(1)", "key field value"),
-    CommandSpec::data("hget", Group::Hash, Exactly(3), hget).readonly().fast().keys(READ).doc(
+    CommandSpec::data("hget", Group::Hash, Exactly(3), hget).readonly().fast().keys(READ).member(2).doc(
         "Returns the value of a field.",
         "2.0.0",
         "O(1)",
         "key field",
     ),
-    CommandSpec::data("hmget", Group::Hash, AtLeast(3), hmget).readonly().fast().keys(READ).doc(
+    CommandSpec::data("hmget", Group::Hash, AtLeast(3), hmget).readonly().fast().keys(READ).member(2).doc(
         "Returns the values of fields.",
         "2.0.0",
         "O(1) per field",
@@ -50,6 +54,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .shrink()
         .fast()
         .keys(&[key_at(1, RW | DELETE)])
+        .member(2)
         .doc("Removes fields.", "2.0.0", "O(1) per field", "key field..."),
     CommandSpec::data("hlen", Group::Hash, Exactly(2), hlen).readonly().fast().keys(LOOK).doc(
         "Counts the fields.",
@@ -57,18 +62,18 @@ pub const COMMANDS: &[CommandSpec] = &[
         "O(1)",
         "key",
     ),
-    CommandSpec::data("hstrlen", Group::Hash, Exactly(3), hstrlen).readonly().fast().keys(LOOK).doc(
-        "Returns the length of a field's value.",
-        "3.2.0",
-        "O(1)",
-        "key field",
-    ),
-    CommandSpec::data("hexists", Group::Hash, Exactly(3), hexists).readonly().fast().keys(LOOK).doc(
-        "Says whether a field exists.",
-        "2.0.0",
-        "O(1)",
-        "key field",
-    ),
+    CommandSpec::data("hstrlen", Group::Hash, Exactly(3), hstrlen)
+        .readonly()
+        .fast()
+        .keys(LOOK)
+        .member(2)
+        .doc("Returns the length of a field's value.", "3.2.0", "O(1)", "key field"),
+    CommandSpec::data("hexists", Group::Hash, Exactly(3), hexists)
+        .readonly()
+        .fast()
+        .keys(LOOK)
+        .member(2)
+        .doc("Says whether a field exists.", "2.0.0", "O(1)", "key field"),
     CommandSpec::data("hkeys", Group::Hash, Exactly(2), hkeys)
         .readonly()
         .keys(READ)
@@ -88,13 +93,16 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .member(2)
         .doc("Adds to the integer of a field.", "2.0.0", "O(1)", "key field increment:integer"),
     CommandSpec::data("hincrbyfloat", Group::Hash, Exactly(4), hincrbyfloat)
         .write()
         .fast()
         .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .member(2)
         .doc("Adds to the floating point number of a field.", "2.6.0", "O(1)", "key field increment:double"),
     CommandSpec::data("hrandfield", Group::Hash, AtLeast(2), hrandfield)
+        .rewriting(Rewriting::Flat)
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])
@@ -105,6 +113,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "key [options(count:integer [WITHVALUES])]",
         ),
     CommandSpec::data("hscan", Group::Hash, AtLeast(3), hscan)
+        .uncached()
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])

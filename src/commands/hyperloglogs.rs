@@ -1,6 +1,7 @@
 //! HyperLogLog: counting distinct elements in 12 KiB.
 
 use super::keys::{access::*, key_at, keys_in};
+use super::routing::Route;
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Group, category, flag};
 use crate::config::Id;
@@ -16,6 +17,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .keys(&[key_at(1, RW | INSERT)])
         .doc("Adds elements to a HyperLogLog.", "2.8.9", "O(1) per element", "key [element...]"),
     CommandSpec::data("pfcount", Group::HyperLogLog, AtLeast(2), pfcount)
+        .uncached()
         .readonly()
         .keys(&[keys_in(1, -1, 1, RW | ACCESS)])
         .doc("Estimates how many distinct elements there are.", "2.8.9", "O(1) per key", "key..."),
@@ -24,6 +26,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .keys(&[key_at(1, RW | ACCESS | INSERT), keys_in(2, -1, 1, RO | ACCESS)])
         .doc("Merges HyperLogLogs into one.", "2.8.9", "O(1) per key", "destkey:key [sourcekey:key...]"),
     CommandSpec::data("pfdebug", Group::HyperLogLog, Exactly(3), pfdebug)
+        .route(Route::Shared)
         .write()
         .with(flag::ADMIN | flag::SYSTEM)
         .categories(category::DANGEROUS)

@@ -126,7 +126,7 @@ pub fn extract(spec: &CommandSpec, args: Args<'_>) -> Option<Keys> {
 }
 
 impl KeySpec {
-    fn extract(&self, args: Args<'_>, keys: &mut Keys) -> Option<()> {
+    pub(super) fn extract(&self, args: Args<'_>, keys: &mut Keys) -> Option<()> {
         let Some(begin) = self.begin(args) else { return Some(()) };
         let (first, last, step) = match self.find {
             Find::Unknown => return Some(()),

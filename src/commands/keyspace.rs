@@ -6,6 +6,7 @@ use super::keys::{access::*, key_at, keys_in};
 use super::scanning::{self, ScanOptions};
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Group, Scope, category, flag};
+use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::{Event, ValueRef, View, frequency, idle_seconds};
 use crate::types::glob;
@@ -37,6 +38,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("Counts how many of the keys exist.", "1.0.0", "O(N) in the number of keys", "key..."),
     CommandSpec::data("touch", Group::Generic, AtLeast(2), exists)
+        .uncached()
         .readonly()
         .fast()
         .categories(KEYSPACE)
@@ -539,9 +541,9 @@ fn dbsize(view: &mut View<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandRes
 }
 
 /// Whether a flush frees memory on another thread.
-fn flushes_lazily(args: Args<'_>) -> Result<bool, ReplyError> {
+fn flushes_lazily(view: &View<'_>, args: Args<'_>) -> Result<bool, ReplyError> {
     match args.len() {
-        1 => Ok(true),
+        1 => Ok(view.settings().int(Id::LazyfreeLazyUserFlush) == 1),
         2 if args.is(1, "sync") => Ok(false),
         2 if args.is(1, "async") => Ok(true),
         _ => Err(ReplyError::SYNTAX),
@@ -549,13 +551,14 @@ fn flushes_lazily(args: Args<'_>) -> Result<bool, ReplyError> {
 }
 
 fn flushdb(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    view.flush(flushes_lazily(args)?);
+    let lazily = flushes_lazily(view, args)?;
+    view.flush(lazily);
     reply.ok();
     Ok(())
 }
 
 fn flushall(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let lazily = flushes_lazily(args)?;
+    let lazily = flushes_lazily(view, args)?;
     let db = view.db();
     for other in 0..view.databases() {
         view.select(other);

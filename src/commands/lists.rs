@@ -2,6 +2,7 @@
 
 use super::arguments::{Options, integer, integer_in, timeout};
 use super::keys::{KeySpec, access::*, counted_keys, key_at, keys_in};
+use super::routing::Rewriting;
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{Attempt, CommandSpec, Group, OnTimeout, flag};
 use super::strings::write_item;
@@ -41,18 +42,28 @@ pub const COMMANDS: &[CommandSpec] = &[
         "O(1) per element",
         "key element...",
     ),
-    CommandSpec::data("lpop", Group::List, AtLeast(2), lpop).shrink().fast().keys(POP).doc(
-        "Takes elements from the left.",
-        "1.0.0",
-        "O(N) in the elements taken",
-        "key [count:integer@6.2.0]",
-    ),
-    CommandSpec::data("rpop", Group::List, AtLeast(2), rpop).shrink().fast().keys(POP).doc(
-        "Takes elements from the right.",
-        "1.0.0",
-        "O(N) in the elements taken",
-        "key [count:integer@6.2.0]",
-    ),
+    CommandSpec::data("lpop", Group::List, AtLeast(2), lpop)
+        .rewriting(Rewriting::NullArrayAbove(2))
+        .shrink()
+        .fast()
+        .keys(POP)
+        .doc(
+            "Takes elements from the left.",
+            "1.0.0",
+            "O(N) in the elements taken",
+            "key [count:integer@6.2.0]",
+        ),
+    CommandSpec::data("rpop", Group::List, AtLeast(2), rpop)
+        .rewriting(Rewriting::NullArrayAbove(2))
+        .shrink()
+        .fast()
+        .keys(POP)
+        .doc(
+            "Takes elements from the right.",
+            "1.0.0",
+            "O(N) in the elements taken",
+            "key [count:integer@6.2.0]",
+        ),
     CommandSpec::data("llen", Group::List, Exactly(2), llen).readonly().fast().keys(&[key_at(1, RO)]).doc(
         "Counts the elements.",
         "1.0.0",
@@ -124,6 +135,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         )
         .deprecated("6.2.0", "`LMOVE` with the `RIGHT` and `LEFT` arguments"),
     CommandSpec::data("lmpop", Group::List, AtLeast(4), lmpop)
+        .rewriting(Rewriting::NullArrayAbove(0))
         .shrink()
         .keys(&[counted_keys(1, RW | ACCESS | DELETE)])
         .with(flag::MOVABLEKEYS)

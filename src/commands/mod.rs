@@ -3,16 +3,19 @@
 //! To add a command, write one function and one row in the family's file. A new family is added to [`FAMILIES`].
 
 pub mod keys;
+pub mod routing;
 pub mod spec;
 pub mod syntax;
 pub mod table;
 
 mod arguments;
 mod bitmaps;
+pub mod cache;
 mod connection;
 mod database;
 mod deadline;
 mod dump;
+mod functions;
 mod geo;
 mod hashes;
 mod hyperloglogs;
@@ -21,6 +24,7 @@ mod lists;
 mod random;
 mod ratelimit;
 mod scanning;
+mod scripting;
 mod server;
 mod sets;
 mod sort;
@@ -47,8 +51,11 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     geo::COMMANDS,
     sort::COMMANDS,
     transactions::COMMANDS,
+    scripting::COMMANDS,
+    functions::COMMANDS,
     ratelimit::COMMANDS,
     database::COMMANDS,
+    cache::COMMANDS,
     server::COMMANDS,
 ];
 

@@ -22,11 +22,13 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | INSERT)])
+        .member(2)
         .doc("Adds members.", "1.0.0", "O(1) per member", "key member..."),
     CommandSpec::data("srem", Group::Set, AtLeast(3), srem)
         .shrink()
         .fast()
         .keys(&[key_at(1, RW | DELETE)])
+        .member(2)
         .doc("Removes members.", "1.0.0", "O(1) per member", "key member..."),
     CommandSpec::data("smove", Group::Set, Exactly(4), smove)
         .shrink()
@@ -37,11 +39,13 @@ pub const COMMANDS: &[CommandSpec] = &[
         .readonly()
         .fast()
         .keys(&[key_at(1, RO)])
+        .member(2)
         .doc("Says whether something is a member.", "1.0.0", "O(1)", "key member"),
     CommandSpec::data("smismember", Group::Set, AtLeast(3), smismember)
         .readonly()
         .fast()
         .keys(&[key_at(1, RO | ACCESS)])
+        .member(2)
         .doc("Says of several things whether they are members.", "6.2.0", "O(1) per member", "key member..."),
     CommandSpec::data("scard", Group::Set, Exactly(2), scard).readonly().fast().keys(&[key_at(1, RO)]).doc(
         "Counts the members.",
@@ -127,6 +131,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         "destination:key key...",
     ),
     CommandSpec::data("sscan", Group::Set, AtLeast(3), sscan)
+        .uncached()
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])

@@ -30,6 +30,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             destination:key#2]",
         ),
     CommandSpec::data("sort_ro", Group::Generic, AtLeast(2), sort_ro)
+        .uncached()
         .readonly()
         .with(flag::MOVABLEKEYS)
         .categories(category::DANGEROUS | category::SET | category::SORTED_SET | category::LIST)

@@ -7,6 +7,7 @@ use crate::ratelimit::RateLimits;
 use crate::tiers::local::View;
 
 use super::keys::{DerivedKey, KeySpec, Keys};
+use super::routing::{Rewriting, Route};
 
 /// A handler of data: sees the keys it declared, and nothing else.
 pub type DataHandler = fn(&mut View<'_>, Args<'_>, &mut Reply<'_>) -> CommandResult;
@@ -74,6 +75,8 @@ pub enum Run {
     Session(SessionHandler),
     /// The engine itself: transactions.
     Control(Control),
+    /// The engine itself: Lua.
+    Script(Script),
     /// Only subcommands.
     Container(&'static [CommandSpec]),
 }
@@ -93,6 +96,8 @@ pub enum Control {
     Unwatch,
     /// `RESET`
     Reset,
+    /// `CACHE.INVALIDATE`
+    Invalidate,
     /// A command of the database tier.
     Database(Database),
 }
@@ -108,6 +113,27 @@ pub enum Database {
     DeadLetter,
     /// `DB.QUERY`
     Query,
+}
+
+/// The commands that run Lua.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Script {
+    /// `EVAL` and its kin.
+    Eval {
+        /// The script is named by its digest.
+        by_digest: bool,
+        /// It may only read.
+        only_reads: bool,
+    },
+    /// `FCALL` and its kin.
+    Call {
+        /// The function may only read.
+        only_reads: bool,
+    },
+    /// `FUNCTION LOAD`
+    LoadLibrary,
+    /// `FUNCTION RESTORE`
+    RestoreLibraries,
 }
 
 /// Which shards a data command runs under.
@@ -148,6 +174,7 @@ pub enum Group {
     Connection,
     Server,
     Transactions,
+    Scripting,
     RateLimit,
     Database,
 }
@@ -192,6 +219,8 @@ pub mod flag {
     pub const NO_ASYNC_LOADING: u32 = 1 << 17;
     /// Takes long, on the whole keyspace or by itself: runs on a thread apart from those that serve connections.
     pub const OFFLOAD: u32 = 1 << 18;
+    /// Its keys may be none.
+    pub const NO_MANDATORY_KEYS: u32 = 1 << 20;
     /// For the server's developers.
     pub const SYSTEM: u32 = 1 << 19;
 }
@@ -236,6 +265,9 @@ pub struct CommandSpec {
     pub key_flags: Option<fn(Args<'_>) -> u16>,
     /// Which shards it needs.
     pub scope: Scope,
+    /// The argument that names the member or field that it looks for; 0 if there is none. A pipeline brings it into the
+    /// cache ahead.
+    pub member: usize,
     /// Its place in the documentation.
     pub group: Group,
     /// One line on what it does.
@@ -252,6 +284,12 @@ pub struct CommandSpec {
     pub deprecated: Option<(&'static str, &'static str)>,
     /// Tips for clients that spread commands over a cluster.
     pub tips: &'static [&'static str],
+    /// Where it runs if there is an upstream, unless that follows from the rest.
+    pub route: Option<Route>,
+    /// How its reply differs between RESP2 and RESP3, beside the marks.
+    pub rewriting: Rewriting,
+    /// A read whose reply is not to be kept, though that does not follow from the rest.
+    pub is_uncached: bool,
 }
 
 impl CommandSpec {
@@ -267,6 +305,7 @@ impl CommandSpec {
             derived_key: None,
             key_flags: None,
             scope: Scope::Keys,
+            member: 0,
             group,
             summary: "",
             since: "1.0.0",
@@ -275,6 +314,9 @@ impl CommandSpec {
             subcommands: &[],
             deprecated: None,
             tips: &[],
+            route: None,
+            rewriting: Rewriting::Plain,
+            is_uncached: false,
         }
     }
 
@@ -301,6 +343,11 @@ impl CommandSpec {
     /// A command of the engine.
     pub const fn control(name: &'static str, group: Group, arity: Arity, control: Control) -> Self {
         Self::new(name, group, Run::Control(control), arity)
+    }
+
+    /// A command that runs Lua.
+    pub const fn script(name: &'static str, arity: Arity, script: Script) -> Self {
+        Self::new(name, Group::Scripting, Run::Script(script), arity)
     }
 
     /// A command that has only subcommands.
@@ -372,6 +419,12 @@ impl CommandSpec {
         self
     }
 
+    /// Looking for the member or field that this argument names.
+    pub const fn member(mut self, argument: usize) -> Self {
+        self.member = argument;
+        self
+    }
+
     /// Under these shards' locks.
     pub const fn scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
@@ -402,6 +455,24 @@ impl CommandSpec {
     /// With these tips for clients.
     pub const fn tips(mut self, tips: &'static [&'static str]) -> Self {
         self.tips = tips;
+        self
+    }
+
+    /// Runs there if there is an upstream.
+    pub const fn route(mut self, route: Route) -> Self {
+        self.route = Some(route);
+        self
+    }
+
+    /// Its reply differs so between RESP2 and RESP3, beside the marks.
+    pub const fn rewriting(mut self, rewriting: Rewriting) -> Self {
+        self.rewriting = rewriting;
+        self
+    }
+
+    /// Its reply is not to be kept.
+    pub const fn uncached(mut self) -> Self {
+        self.is_uncached = true;
         self
     }
 

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use super::FAMILIES;
 use super::keys::{Begin, Find};
+use super::routing::Routing;
 use super::spec::{CommandSpec, Scope};
 use crate::protocol::{Args, ReplyError};
 
@@ -17,6 +18,8 @@ pub struct Command {
     /// Its place in the table, the index of its statistics.
     pub index: usize,
     single_key: Option<usize>,
+    /// Where it runs if there is an upstream.
+    pub routing: Routing,
     /// The container's place, for a subcommand.
     pub parent: Option<usize>,
     /// The subcommands' places by name.
@@ -155,7 +158,8 @@ impl Command {
             }
             _ => None,
         };
-        Self { spec, name, index, single_key, parent, subcommands: HashMap::new() }
+        let routing = Routing::of(spec);
+        Self { spec, name, index, single_key, routing, parent, subcommands: HashMap::new() }
     }
 }
 

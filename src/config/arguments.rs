@@ -99,6 +99,9 @@ pub struct Serve {
     /// The database behind the cache.
     #[arg(long, env = "ANTEROOM_DATABASE", value_name = "URL", hide_env_values = true)]
     pub database: Option<String>,
+    /// The Redis behind the near cache, as redis://host:6379.
+    #[arg(long, env = "ANTEROOM_UPSTREAM", value_name = "URL", hide_env_values = true)]
+    pub upstream: Option<String>,
     /// Where the admin HTTP server listens.
     #[arg(long, env = "ANTEROOM_ADMIN", value_name = "ADDR:PORT|off")]
     pub admin: Option<String>,

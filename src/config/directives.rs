@@ -1,5 +1,7 @@
 //! The directives, in one table: names as Redis has them, kinds, bounds, defaults.
 
+use super::limits::DEFAULT as OUTPUT_LIMITS;
+
 /// Which keys go when memory runs out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are Redis's")]
@@ -74,6 +76,10 @@ pub(super) enum Kind {
     Text,
     /// The classes of keyspace events.
     Events,
+    /// Limits of what clients leave unread, by class.
+    OutputLimits,
+    /// Numbers from 0 to 100.
+    Percentiles,
 }
 
 /// One directive.
@@ -97,7 +103,7 @@ macro_rules! alias {
 }
 
 macro_rules! directives {
-    ($($id:ident $name:literal $(= $alias:literal)? $kind:expr, $default:literal, $mutable:literal;)*) => {
+    ($($id:ident $name:literal $(= $alias:literal)? $kind:expr, $default:expr, $mutable:literal;)*) => {
         /// A directive.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(missing_docs, reason = "the names are Redis's")]
@@ -117,7 +123,7 @@ macro_rules! directives {
     };
 }
 
-use Kind::{Bool, Events, Int, Memory, Octal, Text, Word};
+use Kind::{Bool, Events, Int, Memory, Octal, OutputLimits, Percentiles, Text, Word};
 
 const MAX: i64 = i64::MAX;
 const INT: i64 = i32::MAX as i64;
@@ -152,6 +158,8 @@ directives! {
     SlowlogMaxLen "slowlog-max-len" Int(0, MAX), "128", true;
     LatencyMonitorThreshold "latency-monitor-threshold" Int(0, MAX), "0", true;
     LatencyTracking "latency-tracking" Bool, "yes", true;
+    BusyReplyThreshold "busy-reply-threshold" = "lua-time-limit" Int(0, MAX), "5000", true;
+    ScriptMemoryLimit "script-memory-limit" Memory(1_048_576, MAX), "268435456", true;
     NotifyKeyspaceEvents "notify-keyspace-events" Events, "", true;
     Port "port" Int(0, 65535), "6379", false;
     Unixsocket "unixsocket" Text, "", false;
@@ -162,6 +170,20 @@ directives! {
     ShutdownTimeout "shutdown-timeout" Int(0, INT), "10", false;
     Save "save" Word(&[""]), "", true;
     Appendonly "appendonly" Bool, "no", false;
+    Hz "hz" Int(1, 500), "10", true;
+    ActiveExpireEffort "active-expire-effort" Int(1, 10), "1", true;
+    LazyfreeLazyUserFlush "lazyfree-lazy-user-flush" Bool, "yes", true;
+    ClientOutputBufferLimit "client-output-buffer-limit" OutputLimits, OUTPUT_LIMITS, true;
+    LatencyTrackingInfoPercentiles "latency-tracking-info-percentiles" Percentiles, "50 99 99.9", true;
+    // Without effect, for what sets them unasked. Tables always grow a little with each change, what is expensive to free
+    // is always freed on another thread, and eviction ends when there is room.
+    Activerehashing "activerehashing" Bool, "yes", true;
+    DynamicHz "dynamic-hz" Bool, "yes", true;
+    LazyfreeLazyEviction "lazyfree-lazy-eviction" Bool, "yes", true;
+    LazyfreeLazyExpire "lazyfree-lazy-expire" Bool, "yes", true;
+    LazyfreeLazyServerDel "lazyfree-lazy-server-del" Bool, "yes", true;
+    LazyfreeLazyUserDel "lazyfree-lazy-user-del" Bool, "yes", true;
+    MaxmemoryEvictionTenacity "maxmemory-eviction-tenacity" Int(0, 100), "10", true;
 }
 
 impl Id {

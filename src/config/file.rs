@@ -10,6 +10,7 @@ use super::database::DatabaseConfig;
 use super::directives::Id;
 use super::policies::{self, Policies};
 use super::units::parse_duration;
+use super::upstream::{KeyRule, UpstreamConfig, read_keys};
 use super::{Config, Settings};
 
 /// What is wrong with the configuration: where, which key, and why.
@@ -89,6 +90,10 @@ struct Loader {
     admin: Admin,
     policies: Policies,
     database: Option<DatabaseConfig>,
+    /// The URL of the flag, which wins over the file's.
+    upstream_url: Option<String>,
+    upstream: Option<UpstreamConfig>,
+    keys: Vec<KeyRule>,
 }
 
 impl Config {
@@ -98,6 +103,7 @@ impl Config {
     /// What is wrong, and where.
     pub fn load(flags: &Serve) -> Result<Self, ConfigError> {
         let mut loader = Loader::new();
+        loader.upstream_url.clone_from(&flags.upstream);
         if let Some(path) = &flags.config {
             loader.file(path)?;
         }
@@ -126,6 +132,9 @@ impl Loader {
             admin: Admin::default(),
             policies: Policies::new(),
             database: None,
+            upstream_url: None,
+            upstream: None,
+            keys: Vec::new(),
         }
     }
 
@@ -139,9 +148,28 @@ impl Loader {
         for (section, content) in &table {
             let line = line_of(&text, section, None);
             let unknown = |key: String, line| ConfigError::UnknownKey { path: path.to_owned(), line, key };
+            if section == "keys" {
+                let line = text.lines().position(|line| line.trim() == "[[keys]]").map_or(line, |at| at + 1);
+                let origin = format!("{}, line {line}", path.display());
+                self.keys = read_keys(content).map_err(|reason| ConfigError::BadValue {
+                    origin,
+                    key: "keys".to_owned(),
+                    reason,
+                })?;
+                continue;
+            }
             let Some(entries) = content.as_table() else { return Err(unknown(section.clone(), line)) };
             if section == "ratelimit" {
                 self.policies = policies::read(entries, &text, path)?;
+                continue;
+            }
+            if section == "upstream" {
+                let read = UpstreamConfig::read(entries, self.upstream_url.as_deref());
+                self.upstream = Some(read.map_err(|(key, reason)| {
+                    let line = line_of(&text, section, entries.contains_key(&key).then_some(key.as_str()));
+                    let origin = format!("{}, line {line}", path.display());
+                    ConfigError::BadValue { origin, key: format!("upstream.{key}"), reason }
+                })?);
                 continue;
             }
             if section == "database" {
@@ -188,6 +216,15 @@ impl Loader {
                 reason: error.reason,
             })?;
             self.database = Some(section);
+        }
+        if let Some(url) = &flags.upstream
+            && self.upstream.is_none()
+        {
+            self.upstream = Some(UpstreamConfig::at(url).map_err(|reason| ConfigError::BadValue {
+                origin: "--upstream".to_owned(),
+                key: "upstream".to_owned(),
+                reason,
+            })?);
         }
         let bind = (!flags.bind.is_empty()).then(|| flags.bind.join(" "));
         for (key, value) in [
@@ -286,6 +323,8 @@ impl Loader {
             log_json: self.log_json,
             file,
             database: self.database,
+            upstream: self.upstream,
+            keys: self.keys,
             settings: Arc::new(settings),
             admin: self.admin,
             policies: self.policies,

@@ -5,10 +5,12 @@ pub mod arguments;
 pub mod database;
 mod directives;
 mod file;
+mod limits;
 mod policies;
 mod rewrite;
 mod settings;
 pub mod units;
+pub mod upstream;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use std::time::Duration;
 pub use admin::{Admin, Secret};
 pub use directives::{Id, Policy};
 pub use file::{ConfigError, read_policies};
+pub use limits::{OutputLimit, OutputLimits};
 pub use policies::{Algorithm, Policies, Policy as RatePolicy, Rule, RuleError, Rules};
 pub use rewrite::{RewriteError, rewrite};
 pub use settings::{SetError, Settings};
@@ -45,6 +48,10 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The section `[database]`, if the file has one.
     pub database: Option<database::DatabaseConfig>,
+    /// The section `[upstream]`, if there is one.
+    pub upstream: Option<upstream::UpstreamConfig>,
+    /// Keys that live elsewhere than the others.
+    pub keys: Vec<upstream::KeyRule>,
     /// The directives.
     pub settings: Arc<Settings>,
     /// The admin HTTP server.

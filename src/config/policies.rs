@@ -172,7 +172,7 @@ fn policies_of(section: &toml::Table) -> Result<Policies, Fault> {
                 Some("local") => {}
                 Some("upstream" | "leased") => {
                     return Err(fault(Some(
-                        "limits over all hosts need an upstream, which this version does not have; \
+                        "limits over all hosts, which need an upstream, are not served yet; \
                          \"local\" counts each host by itself",
                     )));
                 }
@@ -300,7 +300,7 @@ mod tests {
         for (text, expected) in [
             ("[ratelimit]\nscoop = 1".to_owned(), "line 2: unknown key 'ratelimit.scoop'"),
             ("[ratelimit]\nscope = \"leased\"".to_owned(), "line 2: ratelimit.scope: limits over all hosts"),
-            ("[ratelimit]\nscope = \"upstream\"".to_owned(), "need an upstream"),
+            ("[ratelimit]\nscope = \"upstream\"".to_owned(), "which need an upstream, are not served yet"),
             (policy("limit = 5"), "ratelimit.policies.api: window is missing"),
             (policy("window = \"1s\""), "line 1: ratelimit.policies.api: limit is missing"),
             (

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use parking_lot::RwLock;
 
 use super::directives::{DIRECTIVES, IDS, Id, Kind, Policy, format_events, parse_events};
+use super::limits::{OutputLimits, parse_percentiles};
 use super::units::parse_memory;
 use crate::types::glob;
 
@@ -82,6 +83,16 @@ impl Settings {
         Policy::of(self.int(Id::MaxmemoryPolicy))
     }
 
+    /// What clients may leave unread, by class.
+    pub fn output_limits(&self) -> OutputLimits {
+        OutputLimits::of(&self.text(Id::ClientOutputBufferLimit))
+    }
+
+    /// The percentiles that `INFO latencystats` shows.
+    pub fn info_percentiles(&self) -> Vec<f64> {
+        parse_percentiles(&self.text(Id::LatencyTrackingInfoPercentiles)).unwrap_or_default()
+    }
+
     /// Whether keyspace events of a class are to be published.
     #[inline]
     pub fn notifies(&self, class: u32) -> bool {
@@ -113,7 +124,7 @@ impl Settings {
             Kind::Int(..) | Kind::Memory(..) => number.to_string(),
             Kind::Octal(..) => format!("{number:o}"),
             Kind::Word(words) => words.get(number as usize).copied().unwrap_or_default().to_owned(),
-            Kind::Text => self.text(id).to_string(),
+            Kind::Text | Kind::OutputLimits | Kind::Percentiles => self.text(id).to_string(),
             Kind::Events => format_events(number as u32),
         }
     }
@@ -133,6 +144,16 @@ impl Settings {
             if !id.directive().mutable {
                 return Err(refused("can't set immutable config".to_owned()));
             }
+            let whole;
+            let text = match id.directive().kind {
+                // Classes that are not named stay as they are.
+                Kind::OutputLimits => {
+                    OutputLimits::of(&self.text(id)).with(text).map_err(refused)?;
+                    whole = format!("{} {text}", self.text(id));
+                    &whole
+                }
+                _ => *text,
+            };
             changes.push((id, parse(id.directive().kind, text).map_err(refused)?));
         }
         let ids = changes.iter().map(|(id, _)| *id).collect();
@@ -199,6 +220,10 @@ fn parse(kind: Kind, text: &str) -> Result<Value, String> {
             None => Err(format!("argument(s) must be one of the following: {}", words.join(", "))),
         },
         Kind::Text => Ok(Value::Text(text.into())),
+        Kind::OutputLimits => OutputLimits::of(super::limits::DEFAULT)
+            .with(text)
+            .map(|limits| Value::Text(limits.to_string().into())),
+        Kind::Percentiles => parse_percentiles(text).map(|_| Value::Text(text.into())),
         Kind::Events => parse_events(text)
             .map(|bits| Value::Number(bits.into()))
             .ok_or_else(|| "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned()),

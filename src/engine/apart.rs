@@ -67,18 +67,24 @@ impl Worker {
     /// Runs a waiter's command and finishes the waiter with its reply.
     fn run_apart(&mut self, waiter: &Waiter) {
         self.read_clock();
+        self.catch_up();
         let (command, args, begin) = (COMMANDS.at(waiter.command), waiter.args.as_args(), self.ticks);
         let instance = self.instance;
         let mut effects = std::mem::take(&mut self.effects);
         let plan = lock_plan(command, args);
-        let mut view = View::new(&instance.keyspace, &plan, waiter.db, self.now_ms(), &mut effects);
         let mut encoded = Vec::new();
-        let caught = catch_unwind(AssertUnwindSafe(|| match command.spec.run {
-            Run::Data(handler) => handler(&mut view, args, &mut Reply::new(&mut encoded, waiter.protocol)),
-            _ => Err(ReplyError::SYNTAX),
+        let now_ms = self.now_ms();
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let view = View::acquire(&instance.keyspace, &plan, waiter.db, now_ms, &mut effects);
+            let mut view = view.ok_or_else(|| instance.scripts.busy())?;
+            match command.spec.run {
+                Run::Data(handler) => {
+                    handler(&mut view, args, &mut Reply::new(&mut encoded, waiter.protocol))
+                }
+                _ => Err(ReplyError::SYNTAX),
+            }
         }));
-        drop(view);
-        if let Err(error) = caught.unwrap_or_else(|_| Err(self.panicked(command))) {
+        if let Err(error) = caught.unwrap_or_else(|cause| Err(self.unwound(command, &*cause))) {
             encoded.clear();
             self.failed(command, &error, &mut Reply::new(&mut encoded, waiter.protocol));
         }

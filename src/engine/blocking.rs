@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::execute::{Outcome, lock_plan};
 use super::pipeline::Step;
+use super::postponed::Postponed;
 use super::rows::Prepared;
 use super::worker::Worker;
 use crate::clients::Session;
@@ -66,6 +67,7 @@ impl Worker {
     /// Removes expired keys of one shard.
     pub fn sweep(&mut self, shard: usize) {
         self.read_clock();
+        self.catch_up();
         let now_ms = self.now_ms();
         self.instance.keyspace.sweep_shard(shard, now_ms, &mut self.effects);
         if !self.effects.is_empty() {
@@ -84,11 +86,8 @@ impl Worker {
         self.read_clock();
         self.reply_begins = out.len();
         let waiter = &blocked.waiter;
-        let instance = self.instance;
         if end != WaitEnd::Finished {
-            let plan = LockPlan::Keys(waiter.keys.iter().map(|key| hash_bytes(key)).collect());
-            let mut view = View::new(&instance.keyspace, &plan, waiter.db, self.now_ms(), &mut self.effects);
-            view.stop_waiting(waiter);
+            self.stop_waiting(waiter);
         }
         if let Some(begin) = blocked.measured_from {
             self.measure(&session.client, COMMANDS.at(blocked.command), waiter.args.as_args(), begin);
@@ -103,7 +102,8 @@ impl Worker {
             }
             Some(WaiterOutcome::Again) if end != WaitEnd::Gone => {
                 self.stop_waiting(waiter);
-                return self.execute(session, None, None, waiter.args.as_args(), out).into();
+                let flow = self.execute(session, None, None, waiter.args.as_args(), out);
+                return self.step(flow, out);
             }
             Some(WaiterOutcome::Again) => self.stop_waiting(waiter),
             Some(WaiterOutcome::Unblocked { with_error: true }) => {
@@ -122,11 +122,15 @@ impl Worker {
         Step::Flush
     }
 
-    fn stop_waiting(&mut self, waiter: &Arc<Waiter>) {
+    pub(super) fn stop_waiting(&mut self, waiter: &Arc<Waiter>) {
         let instance = self.instance;
         let plan = LockPlan::Keys(waiter.keys.iter().map(|key| hash_bytes(key)).collect());
         let now_ms = self.now_ms();
-        View::new(&instance.keyspace, &plan, waiter.db, now_ms, &mut self.effects).stop_waiting(waiter);
+        let Some(mut view) = View::acquire(&instance.keyspace, &plan, waiter.db, now_ms, &mut self.effects)
+        else {
+            return self.postpone(Postponed::StopWaiting(waiter.clone()));
+        };
+        view.stop_waiting(waiter);
     }
 
     /// Runs the commands that wait for a key, in the order they came, until one more finds nothing.
@@ -136,23 +140,27 @@ impl Worker {
             let instance = self.instance;
             let plan = LockPlan::Keys([hash_bytes(key)].into_iter().collect());
             let now_ms = self.now_ms();
-            let waiter =
-                View::new(&instance.keyspace, &plan, db, now_ms, &mut self.effects).waiter(key, index);
+            let waiter = View::acquire(&instance.keyspace, &plan, db, now_ms, &mut self.effects)
+                .map(|mut view| view.waiter(key, index));
+            let Some(waiter) = waiter else { return self.postpone(Postponed::Ready(db, key.into())) };
             let Some(waiter) = waiter else { return };
-            if !self.serve(&waiter, key) {
-                index += 1;
+            match self.serve(&waiter, key) {
+                Some(true) => {}
+                Some(false) => index += 1,
+                None => return self.postpone(Postponed::Ready(db, key.into())),
             }
         }
     }
 
-    /// Runs a waiter's command for a key that is ready; says whether the waiter is out of the queue.
-    fn serve(&mut self, waiter: &Arc<Waiter>, key: &[u8]) -> bool {
+    /// Runs a waiter's command for a key that is ready; says whether the waiter is out of the queue. `None` if a script
+    /// holds what the command needs.
+    fn serve(&mut self, waiter: &Arc<Waiter>, key: &[u8]) -> Option<bool> {
         let command = COMMANDS.at(waiter.command);
         let args = waiter.args.as_args();
         let instance = self.instance;
         let mut effects = std::mem::take(&mut self.effects);
-        let mut view =
-            View::new(&instance.keyspace, &lock_plan(command, args), waiter.db, self.now_ms(), &mut effects);
+        let plan = lock_plan(command, args);
+        let mut view = View::acquire(&instance.keyspace, &plan, waiter.db, self.now_ms(), &mut effects)?;
         let first = &waiter.keys[0];
         let is_queued = (0..).map_while(|at| view.waiter(first, at)).any(|other| Arc::ptr_eq(&other, waiter));
         let mut left = !is_queued;
@@ -169,7 +177,7 @@ impl Worker {
             drop(view);
             self.absorb(effects);
             waiter.finish(WaiterOutcome::Again);
-            return true;
+            return Some(true);
         }
         // A key of the wrong type does not wake those who wait for the right one.
         let awaited = if command.spec.group == Group::List { "list" } else { "zset" };
@@ -196,7 +204,7 @@ impl Worker {
             }
             waiter.finish(WaiterOutcome::Served { encoded, journaled });
         }
-        left
+        Some(left)
     }
 
     /// Keeps what a view left to be done for the present round of settling.

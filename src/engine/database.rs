@@ -1,6 +1,5 @@
 //! The commands of the database tier: each waits for the database, so its reply is pending.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::execute::Flow;
@@ -96,36 +95,17 @@ fn timeout(args: Args<'_>) -> Result<Option<Duration>, ReplyError> {
 }
 
 fn status(tier: &Tier, letters: Option<u64>, reply: &mut Reply<'_>) {
-    let (journal, counters, (depth, age)) = (tier.journal.statistics(), &tier.counters, tier.depth());
-    let batches = counters.batches.load(Relaxed);
-    let mean = counters.batch_nanos.load(Relaxed).checked_div(batches).unwrap_or(0);
-    let away = counters.failing.load(Relaxed) > 0;
-    let numbers = [
-        ("depth", depth as u64),
-        ("journal-bytes", journal.disk_bytes + journal.buffered_bytes),
-        ("journal-records", journal.unfinished),
-        ("oldest-age-ms", age.as_millis() as u64),
-        ("batches", batches),
-        ("batch-mean-us", mean / 1000),
-        ("changes", counters.changes.load(Relaxed)),
-        ("retries", counters.retries.load(Relaxed)),
-        ("dead-letters-added", counters.dead_letters.load(Relaxed)),
-        ("loads", counters.loads.load(Relaxed)),
-        ("failed-loads", counters.failed_loads.load(Relaxed)),
-    ];
-    reply.map(numbers.len() + 3);
+    let status = tier.status();
+    reply.map(status.figures.len() + 3);
     reply.bulk(b"database");
-    reply.bulk(if away { b"away" } else { b"up" });
+    reply.bulk(if status.is_away { b"away" } else { b"up" });
     reply.bulk(b"journal");
-    match &journal.trouble {
-        None => reply.bulk(b"ok"),
-        Some(error) => reply.bulk(error.to_string().as_bytes()),
+    reply.bulk(status.trouble.as_deref().unwrap_or("ok").as_bytes());
+    for figure in status.figures {
+        reply.bulk(figure.name.as_bytes());
+        reply.count(figure.value as usize);
     }
-    for (name, value) in numbers {
-        reply.bulk(name.as_bytes());
-        reply.count(value as usize);
-    }
-    reply.bulk(b"dead-letters");
+    reply.bulk(b"dead_letters_kept");
     match letters {
         Some(count) => reply.count(count as usize),
         None => reply.null(),

@@ -13,12 +13,16 @@ use super::worker::Worker;
 use crate::clients::{Client, ReplyMode, Session, Transaction};
 use crate::clock;
 use crate::commands::keys;
-use crate::commands::spec::{Attempt, Context, Control, Limiter, OnTimeout, Run, Scope, flag};
+use crate::commands::routing::Route;
+use crate::commands::spec::{Attempt, Context, Control, Limiter, OnTimeout, Run, Scope, Script, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
-use crate::tiers::local::{Evicted, LockPlan, View};
+use crate::tiers::local::{Evicted, LockPlan, ShardHeld, View};
 use crate::types::hasher::hash_bytes;
+
+/// More than is needed, so that not every request evicts.
+const EVICTED_AHEAD: usize = 64 * 1024;
 
 /// What comes after a request.
 pub enum Flow {
@@ -56,6 +60,11 @@ impl Worker {
         self.reply_begins = mark;
         let mode = session.reply_mode;
         session.client.last_request_ms.store(self.now_ms(), Relaxed);
+        if let Some(upstream) = &self.instance.upstream
+            && let Some(flow) = self.forward(upstream, session, command, hash, args, out)
+        {
+            return if session.closing { Flow::Close } else { flow };
+        }
         let command = command.map_or_else(|| COMMANDS.resolve(args), Ok);
         let mut flow = match command.and_then(|command| self.admit(session, command, args)) {
             Ok(command) => {
@@ -97,7 +106,7 @@ impl Worker {
 
     /// The gate: whether the command may run now.
     #[inline]
-    fn admit<'c>(
+    pub(super) fn admit<'c>(
         &mut self,
         session: &mut Session,
         command: &'c Command,
@@ -113,6 +122,9 @@ impl Worker {
         if session.transaction.is_some() && spec.has(flag::NO_MULTI) {
             return Err(ReplyError::fixed("ERR Command not allowed inside a transaction"));
         }
+        if self.instance.keyspace.is_held() && !spec.has(flag::ALLOW_BUSY) {
+            return Err(self.instance.scripts.busy());
+        }
         if self.instance.keyspace.is_over_limit() && !self.instance.pause.is_on(self.now_ms()) {
             self.make_room(session, command)?;
         }
@@ -124,6 +136,14 @@ impl Worker {
     fn make_room(&mut self, session: &Session, command: &Command) -> Result<(), ReplyError> {
         let now_ms = self.now_ms();
         let begin = clock::ticks();
+        if let Some(upstream) = &self.instance.upstream {
+            // What is kept of upstream's goes first: upstream still has it.
+            let limit = self.instance.settings.int(Id::Maxmemory).max(0) as usize;
+            upstream.near.evict(crate::tiers::local::memory::used().saturating_sub(limit) + EVICTED_AHEAD);
+            if !self.instance.keyspace.is_over_limit() || command.routing.route != Route::Local {
+                return Ok(());
+            }
+        }
         let evicted = self.instance.keyspace.make_room(now_ms, &mut self.effects);
         self.instance.note_latency("eviction-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         self.settle();
@@ -141,7 +161,13 @@ impl Worker {
 
     /// Replies an error to a request that was not run.
     #[cold]
-    fn refuse(&mut self, session: &mut Session, args: Args<'_>, error: &ReplyError, out: &mut Vec<u8>) {
+    pub(super) fn refuse(
+        &mut self,
+        session: &mut Session,
+        args: Args<'_>,
+        error: &ReplyError,
+        out: &mut Vec<u8>,
+    ) {
         if let Ok(command) = COMMANDS.resolve(args) {
             self.counters.commands[command.index].rejected.add(1);
             if matches!(command.spec.run, Run::Control(Control::Exec)) {
@@ -185,6 +211,7 @@ impl Worker {
         }
         match command.spec.run {
             Run::Control(control) => self.control(control, session, command, args, out),
+            Run::Script(script) => self.script(script, session, command, args, out),
             _ => self.call(session, command, hash, args, out),
         }
     }
@@ -206,11 +233,14 @@ impl Worker {
         }
         let begin = self.ticks;
         let mut effects = std::mem::take(&mut self.effects);
-        let mut view = match (command.single_key(), hash) {
+        let Some(mut view) = (match (command.single_key(), hash) {
             (Some(index), Some(hash)) => {
                 View::of_key(&instance.keyspace, args.at(index), hash, db, now_ms, &mut effects)
             }
-            _ => View::new(&instance.keyspace, &lock_plan(command, args), db, now_ms, &mut effects),
+            _ => View::acquire(&instance.keyspace, &lock_plan(command, args), db, now_ms, &mut effects),
+        }) else {
+            self.refuse(session, args, &instance.scripts.busy(), out);
+            return Flow::Next;
         };
         if session.client.no_touch.load(Relaxed) {
             view.set_touches(false);
@@ -231,7 +261,7 @@ impl Worker {
                     return self.fill(tier, waits, args);
                 }
                 Prepared::Through => {
-                    let keys = keys_of(db, command, args);
+                    let keys = keys_of(db, [(command, args)].into_iter());
                     view.begin_trial(keys.iter().map(|(db, key)| (*db, &**key)));
                     let mut encoded = Vec::new();
                     let outcome = self.invoke(session, command, args, &mut view, &mut encoded);
@@ -305,10 +335,12 @@ impl Worker {
                     }
                 }
                 // A container without a subcommand does not pass the arity check.
-                Run::Control(_) | Run::Container(_) => Outcome::Replied(Err(ReplyError::SYNTAX)),
+                Run::Control(_) | Run::Script(_) | Run::Container(_) => {
+                    Outcome::Replied(Err(ReplyError::SYNTAX))
+                }
             }
         }));
-        let outcome = caught.unwrap_or_else(|_| Outcome::Replied(Err(self.panicked(command))));
+        let outcome = caught.unwrap_or_else(|cause| Outcome::Replied(Err(self.unwound(command, &*cause))));
         if let Outcome::Replied(Err(error)) = &outcome {
             out.truncate(mark);
             self.failed(command, error, &mut Reply::new(out, session.protocol));
@@ -317,6 +349,12 @@ impl Worker {
             self.measure(&session.client, command, args, begin);
         }
         outcome
+    }
+
+    /// The error of a command that did not come to its end.
+    #[cold]
+    pub(super) fn unwound(&self, command: &Command, cause: &(dyn std::any::Any + Send)) -> ReplyError {
+        if cause.is::<ShardHeld>() { self.instance.scripts.busy() } else { self.panicked(command) }
     }
 
     /// The error of a command that panicked.
@@ -404,6 +442,8 @@ pub(super) fn lock_plan(command: &Command, args: Args<'_>) -> LockPlan {
     match (scope, command.spec.run) {
         (Scope::All, _) => LockPlan::All,
         (Scope::Each, _) | (_, Run::Session(_) | Run::Control(_) | Run::Container(_)) => LockPlan::Each,
+        (_, Run::Script(Script::Eval { .. } | Script::Call { .. })) => LockPlan::All,
+        (_, Run::Script(_)) => LockPlan::Keys(SmallVec::new()),
         (Scope::Keys | Scope::By(_), Run::Data(_) | Run::Blocking(_) | Run::Limit(_)) => {
             let keys = keys::extract(command.spec, args).unwrap_or_default();
             let mut hashes: SmallVec<[u64; 4]> =

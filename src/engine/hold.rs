@@ -17,7 +17,11 @@ impl Worker {
         let is_write = writes(command.spec)
             || command.spec.name == "exec"
                 && session.transaction.as_ref().is_some_and(|transaction| {
+                    let forwarded = transaction.forwarded.iter().map(|(index, _)| index.as_ref());
                     transaction.queue.iter().any(|(index, _)| writes(COMMANDS.at(*index).spec))
+                        || forwarded
+                            .into_iter()
+                            .any(|index| index.is_none_or(|index| writes(COMMANDS.at(*index).spec)))
                 });
         let (waiter, millis) = self.instance.pause.hold(is_write, self.now_ms(), || {
             Waiter::new(
@@ -37,6 +41,7 @@ impl Worker {
     pub fn try_again(&mut self, session: &mut Session, held: &Blocked, out: &mut Vec<u8>) -> Step {
         self.read_clock();
         self.instance.pause.forget(&held.waiter);
-        self.execute(session, None, None, held.waiter.args.as_args(), out).into()
+        let flow = self.execute(session, None, None, held.waiter.args.as_args(), out);
+        self.step(flow, out)
     }
 }

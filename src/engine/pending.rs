@@ -130,7 +130,7 @@ impl Worker {
                     let known = pending.flights.iter().filter(|flight| flight.is_absent());
                     again.flights.extend(known.map(Arc::clone));
                 }
-                return flow.into();
+                return self.step(flow, out);
             }
             (Ok(()), Wait::Reply(_)) => {}
             (Err(error), Wait::Fill(..)) if session.transaction.is_some() => {
@@ -149,15 +149,18 @@ impl Worker {
     }
 }
 
-impl From<Flow> for Step {
-    /// What comes after a request that ran by itself: the rest of the input.
-    fn from(flow: Flow) -> Self {
+impl Worker {
+    /// What comes after a request that ran by itself: its reply, if upstream has yet to give it, and the rest of the input.
+    pub(super) fn step(&mut self, flow: Flow, out: &mut Vec<u8>) -> Step {
+        if let Some(pending) = self.end_batch(out) {
+            return Step::Pending(pending);
+        }
         match flow {
-            Flow::Next => Self::Flush,
-            Flow::Close => Self::Close,
-            Flow::Blocked(blocked) => Self::Blocked(blocked),
-            Flow::Held(held) => Self::Held(held),
-            Flow::Pending(pending) => Self::Pending(pending),
+            Flow::Next => Step::Flush,
+            Flow::Close => Step::Close,
+            Flow::Blocked(blocked) => Step::Blocked(blocked),
+            Flow::Held(held) => Step::Held(held),
+            Flow::Pending(pending) => Step::Pending(pending),
         }
     }
 }

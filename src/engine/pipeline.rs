@@ -10,6 +10,7 @@ use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser};
 use crate::types::hasher::hash_bytes;
+use crate::types::prefetch::Part;
 
 /// Requests parsed before they run.
 const BATCH: usize = 32;
@@ -30,6 +31,18 @@ pub struct Request {
     command: Option<&'static Command>,
     /// The hash of its key, if the command has exactly one.
     hash: Option<u64>,
+    /// What of the key's value it will look at.
+    inside: Inside,
+}
+
+/// What of a collection is worth bringing into the cache ahead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Nothing,
+    /// The member of this hash.
+    Member(u64),
+    /// The log of a rate limiter.
+    Log,
 }
 
 /// What the connection must do next.
@@ -66,8 +79,20 @@ impl Worker {
         out: &mut Vec<u8>,
     ) -> Progress {
         self.read_clock();
+        self.catch_up();
+        if self.batch.is_some() {
+            self.abandon_batch();
+        }
         let mut consumed = 0;
         loop {
+            // An inline request is parsed only when it can run at once (see `parse_batch`).
+            if self.batch.is_some()
+                && !parser.is_partial()
+                && input.get(consumed).is_some_and(|byte| *byte != b'*')
+                && let Some(pending) = self.end_batch(out)
+            {
+                return Progress { consumed, step: Step::Pending(pending) };
+            }
             let (parsed_to, complete, error) = self.parse_batch(session, parser, input, consumed);
             let requests = std::mem::take(&mut self.requests);
             let spans = std::mem::take(&mut self.spans);
@@ -76,6 +101,10 @@ impl Worker {
             for request in &requests {
                 let first = request.first as usize;
                 let args = Args::new(input, &spans[first..first + request.count as usize]);
+                if self.batch.is_some() && !self.joins_batch(session, request.command, args) {
+                    stopped = Some(Step::Flush);
+                    break;
+                }
                 let flow = self.execute(session, request.command, request.hash, args, out);
                 consumed = request.end;
                 stopped = match flow {
@@ -93,11 +122,18 @@ impl Worker {
                 self.spans = spans;
             }
             if let Some(step) = stopped {
+                let step = self.end_batch(out).map_or(step, Step::Pending);
                 // What was parsed behind the stop is parsed again.
                 parser.reset();
                 return Progress { consumed, step };
             }
             consumed = parsed_to;
+            if self.batch.is_some()
+                && (error.is_some() || complete)
+                && let Some(pending) = self.end_batch(out)
+            {
+                return Progress { consumed, step: Step::Pending(pending) };
+            }
             if let Some(error) = error {
                 let error = ReplyError::from(&error);
                 self.counters.errors.add(1);
@@ -123,11 +159,25 @@ impl Worker {
         let hashes = || requests.iter().filter_map(|request| request.hash);
         hashes().for_each(|hash| keyspace.prefetch_bucket(hash, db));
         hashes().for_each(|hash| keyspace.prefetch_entry(hash, db));
-        let limits = |request: &&Request| {
-            request.command.is_some_and(|command| matches!(command.spec.run, Run::Limit(_)))
+        if !requests.iter().any(|request| request.inside != Inside::Nothing) {
+            return;
+        }
+        let inside = |part: fn(Inside) -> Option<Part>| {
+            for request in requests {
+                if let (Some(hash), Some(part)) = (request.hash, part(request.inside)) {
+                    keyspace.prefetch_part(hash, db, part);
+                }
+            }
         };
-        let hashes = requests.iter().filter(limits).filter_map(|request| request.hash);
-        hashes.for_each(|hash| keyspace.prefetch_log(hash, db));
+        inside(|inside| match inside {
+            Inside::Nothing => None,
+            Inside::Member(hash) => Some(Part::Bucket(hash)),
+            Inside::Log => Some(Part::Log),
+        });
+        inside(|inside| match inside {
+            Inside::Member(hash) => Some(Part::Member(hash)),
+            _ => None,
+        });
     }
 
     /// Parses up to a batch of requests from `start` on: how far that came, and whether nothing complete is left.
@@ -167,8 +217,9 @@ impl Worker {
                         let command = COMMANDS.resolve(args).ok();
                         let key = command.and_then(Command::single_key).and_then(|index| args.get(index));
                         let hash = key.map(hash_bytes);
+                        let inside = command.map_or(Inside::Nothing, |command| inside(command, args));
                         let (first, count) = (first as u32, count as u32);
-                        self.requests.push(Request { first, count, end, command, hash });
+                        self.requests.push(Request { first, count, end, command, hash, inside });
                     }
                     if inline && count > 0 {
                         break;
@@ -177,5 +228,17 @@ impl Worker {
             }
         }
         (at, false, None)
+    }
+}
+
+/// What a command will look at inside its key's value.
+#[inline]
+fn inside(command: &Command, args: Args<'_>) -> Inside {
+    match command.spec {
+        spec if spec.member > 0 => {
+            args.get(spec.member).map_or(Inside::Nothing, |member| Inside::Member(hash_bytes(member)))
+        }
+        spec if matches!(spec.run, Run::Limit(_)) => Inside::Log,
+        _ => Inside::Nothing,
     }
 }

@@ -18,7 +18,9 @@ use crate::tiers::database::install::Brought;
 use crate::tiers::database::rules::Mode;
 use crate::tiers::database::store::{Failure, RowState};
 use crate::tiers::database::tier::{Tier, refusal};
-use crate::tiers::local::{DATABASE, View};
+use crate::tiers::local::{DATABASE, LockPlan, View};
+use crate::types::hasher::hash_bytes;
+use crate::types::number::parse_i64;
 
 /// A key with its database.
 pub(super) type Key = (usize, Box<[u8]>);
@@ -72,24 +74,30 @@ impl Worker {
         let mut waits = Waits::default();
         let (mut bytes, mut writes, mut through, mut pinned) = (0, false, false, false);
         let selected = view.db();
+        let mut db = db;
         for (command, args) in requests {
+            db = selects(command, args).unwrap_or(db);
             let is_write = command.spec.has(flag::WRITE) || matches!(command.spec.run, Run::Limit(_));
             let has_lanes = is_write && !tier.lanes.is_empty();
-            if db != DATABASE && !has_lanes {
+            let target = target(command, args);
+            let concerns_rows = db == DATABASE || target == Some(DATABASE);
+            if !concerns_rows && !has_lanes {
                 continue;
             }
             for Named { key, depends } in named(command, args) {
-                if has_lanes && tier.lanes.of(db, &key).is_some() {
-                    waits.lanes.push((db, key.to_vec().into()));
+                for db in [Some(db), target].into_iter().flatten().filter(|_| has_lanes) {
+                    if tier.lanes.of(db, &key).is_some() {
+                        waits.lanes.push((db, key.to_vec().into()));
+                    }
                 }
-                let Some(rule) = tier.rules.find(&key).filter(|_| db == DATABASE) else { continue };
+                let Some(rule) = tier.rules.find(&key).filter(|_| concerns_rows) else { continue };
                 if is_write && let Some(config) = tier.rules.get(rule) {
                     writes |= config.writes();
                     bytes += key.len();
                     through |= config.mode == Mode::WriteThrough;
                     pinned |= tier.pins_row(&key);
                 }
-                view.select(db);
+                view.select(DATABASE);
                 if !depends || view.contains(&key) {
                     continue;
                 }
@@ -118,6 +126,59 @@ impl Worker {
             return Prepared::Waits(waits);
         }
         if through { Prepared::Through } else { Prepared::Ready }
+    }
+
+    /// What a script has to wait for before it may run with these keys.
+    pub(super) fn prepare_script<'k>(
+        &mut self,
+        tier: &'static Tier,
+        db: usize,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> Option<Waits> {
+        let rows = keys.filter_map(|key| Some((tier.rules.find(key).filter(|_| db == DATABASE)?, key)));
+        let rows: SmallVec<[(usize, &[u8]); 4]> = rows.collect();
+        if rows.is_empty() {
+            return None;
+        }
+        let (instance, now_ms) = (self.instance, self.now_ms());
+        let plan = LockPlan::Keys(rows.iter().map(|(_, key)| hash_bytes(key)).collect());
+        // A script that holds them beyond its time is told of by the run itself.
+        let mut view = View::acquire(&instance.keyspace, &plan, DATABASE, now_ms, &mut self.effects)?;
+        let mut waits = Waits::default();
+        for (rule, key) in rows {
+            let absent = self.landed.iter().any(|flight| flight.key() == key && flight.is_absent());
+            if view.contains(key) || absent || tier.is_absent(key) {
+                continue;
+            }
+            match tier.unflushed(key) {
+                Some(state) if state.is_partial() => waits.flush = true,
+                // The command that needs it puts it into the cache.
+                Some(_) => {}
+                None => waits.loads.push((rule, key.into())),
+            }
+        }
+        (waits.flush || !waits.loads.is_empty()).then_some(waits)
+    }
+
+    /// Whether a script's command may run: a script cannot wait.
+    pub(super) fn prepare_within(
+        &mut self,
+        db: usize,
+        view: &mut View<'_>,
+        command: &Command,
+        args: Args<'_>,
+    ) -> Result<(), ReplyError> {
+        let Some(tier) = self.instance.database() else { return Ok(()) };
+        match self.prepare(tier, db, view, [(command, args)].into_iter()) {
+            Prepared::Ready => Ok(()),
+            Prepared::Refused(error) => Err(error),
+            Prepared::Waits(_) => Err(ReplyError::fixed(
+                "TRYAGAIN a row of the database that the script touches is not at hand: name its key among the keys",
+            )),
+            Prepared::Through => Err(ReplyError::fixed(
+                "ERR scripts cannot write keys under a rule of the database that is written through",
+            )),
+        }
     }
 
     fn has_landed(&self, key: &[u8]) -> bool {
@@ -162,9 +223,37 @@ fn load_error(error: &Failure) -> ReplyError {
     ReplyError::new(format!("DBERR cannot load the row: {error}"))
 }
 
-/// The keys of a request, with their database.
-pub(super) fn keys_of(db: usize, command: &Command, args: Args<'_>) -> Vec<Key> {
-    named(command, args).into_iter().map(|named| (db, named.key.to_vec().into())).collect()
+/// The keys that requests may change, with their databases.
+pub(super) fn keys_of<'c>(db: usize, requests: impl Iterator<Item = (&'c Command, Args<'c>)>) -> Vec<Key> {
+    let (mut db, mut keys) = (db, Vec::new());
+    for (command, args) in requests {
+        db = selects(command, args).unwrap_or(db);
+        for named in named(command, args) {
+            let databases = [Some(db), target(command, args)].into_iter().flatten();
+            keys.extend(databases.map(|db| (db, named.key.to_vec().into())));
+        }
+    }
+    keys
+}
+
+/// The database that a request has those behind it look at.
+fn selects(command: &Command, args: Args<'_>) -> Option<usize> {
+    if command.spec.name == "select" { number(args.get(1)?) } else { None }
+}
+
+/// The database that a request puts its key into, if it names one.
+fn target(command: &Command, args: Args<'_>) -> Option<usize> {
+    match command.spec.name {
+        "move" => number(args.get(2)?),
+        "copy" => {
+            (3..args.len()).find(|index| args.is(*index, "db")).and_then(|at| number(args.get(at + 1)?))
+        }
+        _ => None,
+    }
+}
+
+fn number(text: &[u8]) -> Option<usize> {
+    parse_i64(text).and_then(|number| usize::try_from(number).ok())
 }
 
 fn named(command: &Command, args: Args<'_>) -> SmallVec<[Named; 2]> {
@@ -173,7 +262,7 @@ fn named(command: &Command, args: Args<'_>) -> SmallVec<[Named; 2]> {
         scope = decide(args);
     }
     if matches!(scope, Scope::Each)
-        || !matches!(command.spec.run, Run::Data(_) | Run::Blocking(_) | Run::Limit(_))
+        || !matches!(command.spec.run, Run::Data(_) | Run::Blocking(_) | Run::Limit(_) | Run::Script(_))
     {
         return SmallVec::new();
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use smallvec::SmallVec;
 
 use super::execute::{Flow, Outcome, lock_plan};
+use super::postponed::Postponed;
 use super::rows::{Key, Prepared, keys_of};
 use super::through::Through;
 use super::worker::Worker;
@@ -52,11 +53,9 @@ impl Worker {
             Control::Watch if session.transaction.is_some() => {
                 Err(ReplyError::fixed("ERR WATCH inside MULTI is not allowed"))
             }
-            Control::Watch => {
-                self.watch(session, args.skip(1));
+            Control::Watch => self.watch(session, args.skip(1)).map(|()| {
                 Reply::new(out, session.protocol).ok();
-                Ok(())
-            }
+            }),
             Control::Unwatch => {
                 if let Some(transaction) = &mut session.transaction {
                     transaction.push(command.index, args);
@@ -74,6 +73,7 @@ impl Worker {
                 }
                 Err(error) => Err(error),
             },
+            Control::Invalidate => Err(crate::commands::cache::NO_UPSTREAM),
             Control::Reset => {
                 self.reset(session);
                 Reply::new(out, session.protocol).simple("RESET");
@@ -101,7 +101,15 @@ impl Worker {
         let plan = transaction_plan(&transaction, session);
         let instance = self.instance;
         let mut effects = std::mem::take(&mut self.effects);
-        let mut view = View::new(&instance.keyspace, &plan, session.db, self.now_ms(), &mut effects);
+        let Some(mut view) =
+            View::acquire(&instance.keyspace, &plan, session.db, self.now_ms(), &mut effects)
+        else {
+            self.unwatch(session);
+            let busy = instance.scripts.busy();
+            return Err(ReplyError::new(
+                [b"EXECABORT Transaction discarded because of: ", busy.text()].concat(),
+            ));
+        };
         let through = match self.prepare_exec(&transaction, session, &mut view) {
             Prepared::Ready => None,
             Prepared::Through if matches!(plan, LockPlan::All) => {
@@ -195,6 +203,9 @@ impl Worker {
             // Only UNWATCH can be queued, and EXEC has unwatched everything already.
             return Reply::new(out, session.protocol).ok();
         }
+        if let Run::Script(script) = command.spec.run {
+            return self.script_within(script, session, command, args, view, out);
+        }
         if let Outcome::Wait { on_timeout, .. } = self.invoke(session, command, args, view, out) {
             on_timeout.write_at_once(&mut Reply::new(out, session.protocol));
         }
@@ -208,15 +219,16 @@ impl Worker {
         self.unwatch(session);
     }
 
-    fn watch(&mut self, session: &mut Session, keys: Args<'_>) {
+    fn watch(&mut self, session: &mut Session, keys: Args<'_>) -> Result<(), ReplyError> {
         if session.watch_flag.is_raised() {
-            return;
+            return Ok(());
         }
         let hashes = keys.iter().map(hash_bytes).collect();
         let instance = self.instance;
         let now_ms = self.now_ms();
-        let mut view =
-            View::new(&instance.keyspace, &LockPlan::Keys(hashes), session.db, now_ms, &mut self.effects);
+        let plan = LockPlan::Keys(hashes);
+        let mut view = View::acquire(&instance.keyspace, &plan, session.db, now_ms, &mut self.effects)
+            .ok_or_else(|| instance.scripts.busy())?;
         for key in keys.iter() {
             if !session.watched.iter().any(|(db, watched)| *db == session.db && **watched == *key) {
                 view.watch(key, &session.watch_flag);
@@ -224,6 +236,7 @@ impl Worker {
             }
         }
         session.client.watching.store(session.watched.len(), Relaxed);
+        Ok(())
     }
 
     /// Forgets the watches.
@@ -232,9 +245,17 @@ impl Worker {
             let hashes = session.watched.iter().map(|(_, key)| hash_bytes(key)).collect();
             let instance = self.instance;
             let now_ms = self.now_ms();
-            let mut view =
-                View::new(&instance.keyspace, &LockPlan::Keys(hashes), session.db, now_ms, &mut self.effects);
-            release_watches(session, &mut view);
+            let plan = LockPlan::Keys(hashes);
+            if let Some(mut view) =
+                View::acquire(&instance.keyspace, &plan, session.db, now_ms, &mut self.effects)
+            {
+                release_watches(session, &mut view);
+            }
+            let keys = std::mem::take(&mut session.watched);
+            if !keys.is_empty() {
+                self.postpone(Postponed::Unwatch(keys, session.watch_flag.clone()));
+                session.client.watching.store(0, Relaxed);
+            }
         }
         session.watch_flag = WatchFlag::default();
     }
@@ -242,7 +263,7 @@ impl Worker {
     /// Puts the session back to what a new connection has.
     fn reset(&mut self, session: &mut Session) {
         self.discard_transaction(session);
-        session.select(0);
+        session.select(self.instance.first_db());
         session.set_protocol(Protocol::Resp2);
         session.reply_mode = crate::clients::ReplyMode::On;
         session.authenticated = self.instance.settings.text(crate::config::Id::Requirepass).is_empty();
@@ -275,10 +296,7 @@ fn release_watches(session: &mut Session, view: &mut View<'_>) {
 
 /// The keys that a transaction may change.
 fn transaction_keys(transaction: &Transaction, db: usize) -> Vec<Key> {
-    let keys = |(index, args): &(usize, crate::protocol::OwnedArgs)| {
-        keys_of(db, COMMANDS.at(*index), args.as_args())
-    };
-    transaction.queue.iter().flat_map(keys).collect()
+    keys_of(db, transaction.queue.iter().map(|(index, args)| (COMMANDS.at(*index), args.as_args())))
 }
 
 /// The shards that a transaction needs: those of all its commands and of the keys it watched.
@@ -308,7 +326,7 @@ impl OnTimeout {
     }
 
     /// Writes the reply of a transaction, which does not wait.
-    fn write_at_once(self, reply: &mut Reply<'_>) {
+    pub(super) fn write_at_once(self, reply: &mut Reply<'_>) {
         match self {
             Self::NullArrayOrNull => reply.null(),
             _ => self.write(reply),

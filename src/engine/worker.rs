@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
+use send_wrapper::SendWrapper;
 
 use crate::clock;
 use crate::commands::table::COMMANDS;
@@ -38,6 +39,14 @@ pub struct Worker {
     pub(super) unaccepted: Option<ReplyError>,
     /// Loads that were made for the present request.
     pub(super) landed: Vec<Arc<Flight>>,
+    pub(super) postponed: Vec<super::postponed::Postponed>,
+    pub(super) lua: Option<Box<super::script::Lua>>,
+    /// Bound to its thread, where the admin server's workers, which run no scripts, are not.
+    pub(super) suspended: Option<SendWrapper<super::script::Suspended>>,
+    /// Told when there is something to be done though no request comes: [`Worker::has_script`], [`Worker::tend`].
+    pub upkeep: Arc<tokio::sync::Notify>,
+    /// Requests that are on their way upstream.
+    pub(super) batch: Option<super::forward::Batch>,
     /// The wall clock in microseconds at `base_ticks`.
     base_us: u64,
     base_ticks: u64,
@@ -59,6 +68,11 @@ impl Worker {
             unacknowledged: None,
             unaccepted: None,
             landed: Vec::new(),
+            postponed: Vec::new(),
+            lua: None,
+            suspended: None,
+            upkeep: Arc::default(),
+            batch: None,
             base_us: 0,
             base_ticks: 0,
             ticks: 0,

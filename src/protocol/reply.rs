@@ -101,13 +101,16 @@ impl<'a> Reply<'a> {
 
     /// Integers one after the other, as elements of an array.
     pub fn integers<const N: usize>(&mut self, values: [i64; N]) {
-        // A mark, 20 characters and the line's end, written from the end so that no value is measured first.
+        // A mark, 20 characters and the line's end, written from the end so that no value is measured first, and copied
+        // once.
         const WIDTH: usize = 23;
-        self.out.reserve(N * WIDTH);
-        for value in values {
-            let mut text = [0; WIDTH];
-            let mut at = WIDTH - 2;
-            text[at..].copy_from_slice(b"\r\n");
+        const MOST: usize = 8;
+        const { assert!(N <= MOST) };
+        let mut text = [0; WIDTH * MOST];
+        let mut at = text.len();
+        for value in values.into_iter().rev() {
+            at -= 2;
+            text[at..at + 2].copy_from_slice(b"\r\n");
             let mut rest = value.unsigned_abs();
             loop {
                 at -= 1;
@@ -123,8 +126,8 @@ impl<'a> Reply<'a> {
             }
             at -= 1;
             text[at] = b':';
-            self.out.extend_from_slice(&text[at..]);
         }
+        self.out.extend_from_slice(&text[at..]);
     }
 
     /// A length or count as an integer.
@@ -180,6 +183,16 @@ impl<'a> Reply<'a> {
             self.out.extend_from_slice(text);
             self.out.extend_from_slice(b"\r\n");
         }
+    }
+
+    /// A number of any length, as its digits: a bulk string in RESP2.
+    pub fn big_number(&mut self, digits: &[u8]) {
+        if !self.is_resp3() {
+            return self.bulk(digits);
+        }
+        self.out.push(b'(');
+        self.out.extend_from_slice(digits);
+        self.out.extend_from_slice(b"\r\n");
     }
 
     /// A boolean: `:1` or `:0` in RESP2.
@@ -265,13 +278,18 @@ impl<'a> Reply<'a> {
 
     #[inline]
     fn header(&mut self, mark: u8, value: i64) {
-        self.out.push(mark);
-        if (0..10).contains(&value) {
-            self.out.push(b'0' + value as u8);
-        } else {
-            self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        match value {
+            0..10 => self.out.extend_from_slice(&[mark, b'0' + value as u8, b'\r', b'\n']),
+            10..100 => {
+                let (tens, ones) = (b'0' + (value / 10) as u8, b'0' + (value % 10) as u8);
+                self.out.extend_from_slice(&[mark, tens, ones, b'\r', b'\n']);
+            }
+            _ => {
+                self.out.push(mark);
+                self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+                self.out.extend_from_slice(b"\r\n");
+            }
         }
-        self.out.extend_from_slice(b"\r\n");
     }
 }
 

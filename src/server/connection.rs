@@ -4,16 +4,22 @@
 //! While a client does not take its replies, nothing more of it is read.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use super::stream::{Accepted, Stream};
-use super::waiting::{pending_end, wait_end};
-use super::workers::Bench;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+use super::stream::Stream;
+use super::waiting::{pending_end, unless_ended, wait_end};
+use super::workers::{Bench, Dealt, READ_BUFFER};
 use crate::clients::{Client, Session, Transaction};
+use crate::clock;
 use crate::config::Id;
 use crate::engine::{Blocked, Pending, Step, Unacknowledged, WaitEnd};
 use crate::instance::Instance;
@@ -71,18 +77,31 @@ enum Turn {
     Close,
 }
 
+/// What a wait for input brought.
+enum Heard {
+    /// So many bytes; none at the end.
+    Input(usize),
+    /// A message for the client.
+    Message(Vec<u8>),
+    /// The source of messages has ended.
+    Nothing,
+}
+
 /// Serves a connection until it ends.
-pub async fn serve(bench: Rc<RefCell<Bench>>, socket: Accepted, client: Arc<Client>) {
+pub async fn serve(bench: Rc<RefCell<Bench>>, dealt: Dealt) {
+    let Dealt { socket, client } = dealt;
     let instance = bench.borrow().worker.instance;
-    let _listed = Listed { instance, client: client.clone() };
+    let listed = Listed { instance, client: client.clone() };
     match socket.into_stream() {
         Ok(stream) => {
             let authenticated = instance.settings.text(Id::Requirepass).is_empty();
+            let mut session = Session::new(client.clone(), authenticated);
+            session.select(instance.first_db());
             let mut connection = Connection {
                 stream,
                 bench: bench.clone(),
                 instance,
-                session: Session::new(client.clone(), authenticated),
+                session,
                 parser: RequestParser::default(),
                 pending: Vec::new(),
                 unsent: Vec::new(),
@@ -102,6 +121,9 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, socket: Accepted, client: Arc<Clie
                 worker.finish_wait(&mut connection.session, &blocked, WaitEnd::Gone, &mut Vec::new());
             }
             worker.end_session(&mut connection.session);
+            // Off the list before the peer sees the end, which may connect again at once.
+            drop(listed);
+            drop(connection);
         }
         Err(error) => tracing::warn!(%error, "a new connection cannot be watched"),
     }
@@ -127,28 +149,22 @@ impl Connection {
         if !self.pending.is_empty() && !self.parser.is_partial() {
             return self.run_pending().await;
         }
-        if !self.wait_for_input().await? {
+        let read = self.read().await?;
+        if read == 0 {
             return Ok(Turn::Close);
         }
         if !self.pending.is_empty() {
-            return self.read_more().await;
+            return self.run_more().await;
         }
-        let (consumed, read, step, sent) = {
+        let (consumed, step, sent) = {
             let bench = &mut *self.bench.borrow_mut();
-            let read = match self.stream.try_read(&mut bench.input) {
-                Ok(0) => return Ok(Turn::Close),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Turn::Read),
-                Err(error) => return Err(error),
-            };
-            bench.worker.counters.input_bytes.add(read as u64);
             bench.output.clear();
             let input = &mut bench.input[..read];
             let progress = bench.worker.run(&mut self.session, &mut self.parser, input, &mut bench.output);
             self.pending.extend_from_slice(&bench.input[progress.consumed..read]);
             let sent =
                 send_replies(&self.stream, bench, &mut self.unsent, &mut self.sent, &mut self.unacknowledged);
-            (progress.consumed, read, progress.step, sent)
+            (progress.consumed, progress.step, sent)
         };
         if consumed < read {
             self.note_buffers();
@@ -156,14 +172,8 @@ impl Connection {
         self.after(step, sent).await
     }
 
-    /// Reads behind what is pending, and runs it if a request may be complete now.
-    async fn read_more(&mut self) -> io::Result<Turn> {
-        match self.read_behind() {
-            Ok(0) => return Ok(Turn::Close),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Turn::Read),
-            Err(error) => return Err(error),
-        }
+    /// Runs what is pending with what was read behind it, if a request may be complete now.
+    async fn run_more(&mut self) -> io::Result<Turn> {
         if self.is_over_limit() {
             return Ok(Turn::Close);
         }
@@ -184,26 +194,6 @@ impl Connection {
             tracing::warn!(client = self.session.client.id, "closing: the query buffer limit is exceeded");
         }
         is_over
-    }
-
-    /// Reads what is there behind what is pending.
-    fn read_behind(&mut self) -> io::Result<usize> {
-        let bench = &mut *self.bench.borrow_mut();
-        let pending = &mut self.pending;
-        let wanted = self.parser.wanted().saturating_sub(pending.len());
-        let read = if wanted > bench.input.len() {
-            // Room for what is known to come, but never more than doubles what has come.
-            if pending.capacity() == pending.len() {
-                pending.reserve_exact(wanted.min(pending.len().max(bench.input.len())));
-            }
-            self.stream.try_read_buf(pending)?
-        } else {
-            let read = self.stream.try_read(&mut bench.input)?;
-            pending.extend_from_slice(&bench.input[..read]);
-            read
-        };
-        bench.worker.counters.input_bytes.add(read as u64);
-        Ok(read)
     }
 
     /// Runs what is pending.
@@ -250,36 +240,86 @@ impl Connection {
         Ok(turn)
     }
 
-    /// Waits for input; says whether to go on.
-    async fn wait_for_input(&mut self) -> io::Result<bool> {
-        let client = &self.session.client;
+    /// Waits for input and reads it: behind what is pending, or, if that is nothing, into the thread's buffer, which
+    /// others use after the next await. Returns how much that was; 0 says to close.
+    async fn read(&mut self) -> io::Result<usize> {
         loop {
-            if client.is_killed() || self.instance.is_stopping() {
-                return Ok(false);
-            }
-            let idle = self.instance.settings.int(Id::Timeout);
-            if idle <= 0 {
-                tokio::select! {
-                    biased;
-                    ready = self.stream.readable() => return ready.map(|()| true),
-                    () = client.woken() => {}
-                }
-            } else {
-                tokio::select! {
-                    biased;
-                    ready = self.stream.readable() => return ready.map(|()| true),
-                    () = client.woken() => {}
-                    () = tokio::time::sleep(Duration::from_secs(idle as u64)) => return Ok(false),
+            match self.read_or_hear().await? {
+                Heard::Input(read) => return Ok(read),
+                Heard::Nothing => return Ok(0),
+                Heard::Message(message) => {
+                    self.unsent.extend_from_slice(&message);
+                    if let Some(messages) = &mut self.session.stream {
+                        messages.drain(&mut self.unsent);
+                    }
+                    self.bench.borrow().worker.counters.output_bytes.add(self.unsent.len() as u64);
+                    self.flush().await?;
                 }
             }
         }
     }
 
+    /// Reads, or takes a message that came of itself to a client with a connection of its own upstream.
+    async fn read_or_hear(&mut self) -> io::Result<Heard> {
+        let Self { stream, bench, pending, parser, session, instance, .. } = self;
+        let wanted = parser.wanted().saturating_sub(pending.len());
+        let read = async {
+            if wanted > READ_BUFFER && !pending.is_empty() {
+                // Room for what is known to come, but never more than doubles what has come.
+                if pending.capacity() == pending.len() {
+                    pending.reserve_exact(wanted.min(pending.len().max(READ_BUFFER)));
+                }
+                return stream.read_buf(pending).await;
+            }
+            poll_fn(|context| {
+                let bench = &mut *bench.borrow_mut();
+                let mut buffer = ReadBuf::new(&mut bench.input);
+                ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
+                let read = buffer.filled();
+                if !pending.is_empty() {
+                    pending.extend_from_slice(read);
+                }
+                Poll::Ready(Ok(read.len()))
+            })
+            .await
+        };
+        let read = unless_ended(read, &session.client, instance);
+        let read = match &mut session.stream {
+            None => read.await?,
+            Some(messages) => tokio::select! {
+                biased;
+                read = read => read?,
+                message = messages.next() => {
+                    return Ok(message.map_or(Heard::Nothing, |message| Heard::Message(message.to_vec())));
+                }
+            },
+        };
+        self.bench.borrow().worker.counters.input_bytes.add(read as u64);
+        Ok(Heard::Input(read))
+    }
+
     /// Sends what the socket did not take at once.
     async fn flush(&mut self) -> io::Result<()> {
         let acknowledged = self.acknowledged().await;
+        let mut over_since = None;
         while self.sent < self.unsent.len() {
-            self.session.client.output_buffer.store(self.unsent.len() - self.sent, Relaxed);
+            let waiting = self.unsent.len() - self.sent;
+            self.session.client.output_buffer.store(waiting, Relaxed);
+            let limit = self.instance.settings.output_limits().normal;
+            let is_over = |bytes: i64| bytes > 0 && waiting as i64 > bytes;
+            if !is_over(limit.soft) {
+                over_since = None;
+            }
+            let now = clock::monotonic();
+            let soft_end = is_over(limit.soft)
+                .then(|| *over_since.get_or_insert(now) + Duration::from_secs(limit.soft_seconds as u64));
+            if is_over(limit.hard) || soft_end.is_some_and(|end| end <= now) {
+                tracing::warn!(
+                    client = self.session.client.id,
+                    "closing: the output buffer limit is exceeded"
+                );
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
             let idle = self.instance.settings.int(Id::Timeout);
             tokio::select! {
                 ready = self.stream.writable() => ready?,
@@ -291,6 +331,7 @@ impl Connection {
                 () = tokio::time::sleep(Duration::from_secs(idle.max(0) as u64)), if idle > 0 => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
+                () = tokio::time::sleep_until(soft_end.unwrap_or(now).into()), if soft_end.is_some() => continue,
             }
             self.sent += send(&self.stream, &self.unsent[self.sent..])?;
         }
@@ -320,7 +361,7 @@ impl Connection {
         let Some(blocked) = self.blocked.take() else { return Ok(Turn::Read) };
         let client = self.session.client.clone();
         self.instance.clients.set_blocked(&client, Some(blocked.waiter.clone()));
-        let end = wait_end(&self.stream, &mut self.pending, self.instance, &client, &blocked).await;
+        let end = wait_end(&mut self.stream, &mut self.pending, self.instance, &client, &blocked).await;
         self.instance.clients.set_blocked(&client, None);
         let (step, sent) = {
             let bench = &mut *self.bench.borrow_mut();
@@ -342,7 +383,7 @@ impl Connection {
         let Some(held) = &self.held else { return Ok(Turn::Read) };
         let client = self.session.client.clone();
         self.instance.clients.set_blocked(&client, Some(held.waiter.clone()));
-        let end = wait_end(&self.stream, &mut self.pending, self.instance, &client, held).await;
+        let end = wait_end(&mut self.stream, &mut self.pending, self.instance, &client, held).await;
         self.instance.clients.set_blocked(&client, None);
         if end == WaitEnd::Gone {
             return Err(io::ErrorKind::ConnectionAborted.into());
@@ -363,7 +404,8 @@ impl Connection {
     /// Waits for another tier, and goes on with what it brought.
     async fn pend(&mut self, mut pending: Pending) -> io::Result<Turn> {
         let client = self.session.client.clone();
-        let end = pending_end(&self.stream, &mut self.pending, self.instance, &client, &mut pending).await;
+        let end =
+            pending_end(&mut self.stream, &mut self.pending, self.instance, &client, &mut pending).await;
         let Some(finished) = end else { return Err(io::ErrorKind::ConnectionAborted.into()) };
         let (step, sent) = {
             let bench = &mut *self.bench.borrow_mut();

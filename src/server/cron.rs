@@ -1,5 +1,6 @@
 //! What happens by the clock: expired keys are swept, rates and the memory's peak sampled.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -7,15 +8,12 @@ use crate::clock;
 use crate::config::Id;
 use crate::engine::Worker;
 use crate::instance::Instance;
-use crate::tiers::local::{Effects, LockPlan, View, memory};
+use crate::tiers::local::{Effects, LockPlan, ShardHeld, View, memory};
 
-/// The time between two ticks.
-const TICK: Duration = Duration::from_millis(100);
-/// Every shard is swept once in so many ticks.
-const SWEEP_TICKS: usize = 4;
-
-/// The keys' prefixes are counted once in so many ticks.
-const GROWTH_TICKS: usize = 600;
+/// How often rates are taken.
+const RATES_EVERY: Duration = Duration::from_secs(1);
+/// How often the keys' prefixes are counted.
+const GROWTH_EVERY: Duration = Duration::from_secs(60);
 
 /// What the process takes without any data.
 const PROGRAM: usize = 8 << 20;
@@ -23,35 +21,45 @@ const PROGRAM: usize = 8 << 20;
 /// Runs for as long as the server does.
 pub async fn run(instance: &'static Instance) {
     let mut worker = Worker::new(instance);
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut last = clock::monotonic();
+    let (mut rates_taken, mut growth_seen) = (clock::monotonic(), None);
     for tick in 0.. {
-        ticks.tick().await;
+        // `hz` ticks a second.
+        tokio::time::sleep(Duration::from_secs(1) / instance.settings.int(Id::Hz) as u32).await;
+        let now = clock::monotonic();
         if instance.active_expire.load(Relaxed) && !instance.pause.is_on(clock::wall_ms()) {
             let (shards, begin) = (instance.keyspace.shards(), clock::ticks());
-            for shard in (tick % SWEEP_TICKS..shards).step_by(SWEEP_TICKS) {
+            // Every shard is swept once in so many ticks: in 4 at the least effort, in each at the greatest.
+            let sweep_ticks = 4 - (instance.settings.int(Id::ActiveExpireEffort) as usize - 1) / 3;
+            for shard in (tick % sweep_ticks..shards).step_by(sweep_ticks) {
                 worker.sweep(shard);
             }
             instance.note_latency("expire-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         }
         give_back(instance);
         instance.telemetry.peak_memory.fetch_max(memory::used() as u64, Relaxed);
-        if tick % GROWTH_TICKS == 0 {
+        if growth_seen.is_none_or(|seen| now - seen >= GROWTH_EVERY) {
             observe_growth(instance);
+            growth_seen = Some(now);
         }
-        if tick % 10 == 0 {
-            let now = clock::monotonic();
-            instance.telemetry.sample_rates(now - last);
-            last = now;
+        if now - rates_taken >= RATES_EVERY {
+            instance.telemetry.sample_rates(now - rates_taken);
+            rates_taken = now;
         }
     }
 }
 
 fn observe_growth(instance: &'static Instance) {
     let (now_ms, mut effects) = (clock::wall_ms(), Effects::default());
-    let mut view = View::new(&instance.keyspace, &LockPlan::Each, 0, now_ms, &mut effects);
-    instance.growth.lock().observe(&mut view, now_ms / 1000);
+    let observed = catch_unwind(AssertUnwindSafe(|| {
+        if let Some(mut view) = View::acquire(&instance.keyspace, &LockPlan::Each, 0, now_ms, &mut effects) {
+            instance.growth.lock().observe(&mut view, now_ms / 1000);
+        }
+    }));
+    if let Err(cause) = observed
+        && !cause.is::<ShardHeld>()
+    {
+        resume_unwind(cause);
+    }
 }
 
 /// Gives free pages back to the system at once when they make the process outgrow `maxmemory`: the allocator itself

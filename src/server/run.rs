@@ -23,7 +23,19 @@ use crate::tiers::database::tier::{StartError, Tier};
 /// If it cannot start.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let threads = config.threads;
+    anyhow::ensure!(
+        config.keys.is_empty() || config.upstream.is_some(),
+        "[[keys]] says which keys are exceptions to what an upstream does, and there is none"
+    );
+    // Two hosts that write one key need versions from one authority, which the upstream does not give yet.
+    anyhow::ensure!(
+        config.database.is_none() || config.upstream.is_none(),
+        "the sections [database] and [upstream] are not served together yet: remove one of them"
+    );
     let instance = Instance::start(config)?;
+    if let Some(upstream) = &instance.upstream {
+        upstream.start()?;
+    }
     crate::engine::start_apart(instance)?;
     let database = start_database(instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -3,8 +3,11 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+
 use super::stream::Stream;
 use crate::clients::Client;
+use crate::config::Id;
 use crate::engine::{Blocked, Finished, Pending, WaitEnd};
 use crate::instance::Instance;
 
@@ -13,9 +16,38 @@ const MAX_PENDING_WHILE_BLOCKED: usize = 1024 * 1024;
 /// The least room for a read into a connection's own buffer.
 const READ_AHEAD: usize = 16 * 1024;
 
+/// What `read` reads, unless the connection is to end before: then 0.
+pub(super) async fn unless_ended(
+    read: impl Future<Output = io::Result<usize>>,
+    client: &Client,
+    instance: &Instance,
+) -> io::Result<usize> {
+    tokio::pin!(read);
+    loop {
+        if client.is_killed() || instance.is_stopping() {
+            return Ok(0);
+        }
+        let idle = instance.settings.int(Id::Timeout);
+        if idle <= 0 {
+            tokio::select! {
+                biased;
+                read = &mut read => return read,
+                () = client.woken() => {}
+            }
+        } else {
+            tokio::select! {
+                biased;
+                read = &mut read => return read,
+                () = client.woken() => {}
+                () = tokio::time::sleep(Duration::from_secs(idle as u64)) => return Ok(0),
+            }
+        }
+    }
+}
+
 /// What ends a blocked client's wait.
 pub(super) async fn wait_end(
-    stream: &Stream,
+    stream: &mut Stream,
     input: &mut Vec<u8>,
     instance: &Instance,
     client: &Client,
@@ -39,7 +71,7 @@ pub(super) async fn wait_end(
 
 /// How a wait for another tier ends; `None` if the client is gone before.
 pub(super) async fn pending_end(
-    stream: &Stream,
+    stream: &mut Stream,
     input: &mut Vec<u8>,
     instance: &Instance,
     client: &Client,
@@ -52,7 +84,7 @@ pub(super) async fn pending_end(
 
 /// The end of `wait`, unless the client is gone before. Requests that come meanwhile are kept, up to a bound.
 async fn unless_gone<T>(
-    stream: &Stream,
+    stream: &mut Stream,
     input: &mut Vec<u8>,
     client: &Client,
     gives_up: impl Fn() -> bool,
@@ -68,18 +100,17 @@ async fn unless_gone<T>(
                     return None;
                 }
             }
-            ready = stream.readable(), if input.len() < MAX_PENDING_WHILE_BLOCKED => {
-                if ready.is_err() {
+            read = read_ahead(stream, input), if input.len() < MAX_PENDING_WHILE_BLOCKED => {
+                if !matches!(read, Ok(1..)) {
                     return None;
-                }
-                input.reserve(READ_AHEAD);
-                match stream.try_read_buf(input) {
-                    Ok(0) => return None,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return None,
                 }
             }
         }
     }
+}
+
+/// Reads what a waiting client sends ahead.
+async fn read_ahead(stream: &mut Stream, input: &mut Vec<u8>) -> io::Result<usize> {
+    input.reserve(READ_AHEAD);
+    stream.read_buf(input).await
 }

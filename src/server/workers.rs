@@ -1,10 +1,11 @@
 //! Worker threads: one current-thread runtime each. A connection stays on the thread it was dealt to.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
 
 use super::connection;
 use super::stream::Accepted;
@@ -13,9 +14,12 @@ use crate::engine::Worker;
 use crate::instance::Instance;
 
 /// Bytes read at once; the buffer is shared by all connections of a thread.
-const READ_BUFFER: usize = 64 * 1024;
+pub const READ_BUFFER: usize = 64 * 1024;
 /// An output buffer that grew beyond this is given back.
 pub const KEEP_OUTPUT: usize = 1024 * 1024;
+
+/// How long to wait for a script of another thread to end.
+const UPKEEP: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// A connection on its way to its thread.
 pub struct Dealt {
@@ -47,17 +51,26 @@ impl Workers {
     ///
     /// # Errors
     /// If a thread or its runtime cannot be started.
-    pub fn start(instance: &'static Instance, count: usize) -> std::io::Result<Self> {
+    pub fn start(instance: &'static Instance, count: usize) -> io::Result<Self> {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count {
             let (queue, dealt) = unbounded_channel();
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || LocalSet::new().block_on(&runtime, serve(instance, dealt)))?;
+            let (started, failed) = std::sync::mpsc::channel();
+            let run = move || {
+                // A local runtime: tasks need not be `Send`, and waking one is a push to a queue.
+                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                    Ok(runtime) => {
+                        drop(started);
+                        runtime.block_on(serve(instance, dealt));
+                    }
+                    Err(error) => drop(started.send(error)),
+                }
+            };
+            threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
+            if let Ok(error) = failed.recv() {
+                return Err(error);
+            }
             queues.push(queue);
-            threads.push(thread);
         }
         Ok(Self { queues, threads, next: 0 })
     }
@@ -87,21 +100,45 @@ async fn serve(instance: &'static Instance, mut dealt: UnboundedReceiver<Dealt>)
         input: vec![0; READ_BUFFER].into_boxed_slice(),
         output: Vec::with_capacity(READ_BUFFER),
     }));
+    instance.scripts.watch(bench.borrow().worker.upkeep.clone());
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             next = dealt.recv() => match next {
-                Some(Dealt { socket, client }) => {
+                Some(next) => {
                     bench.borrow().worker.counters.connections.add(1);
-                    connections.spawn_local(connection::serve(bench.clone(), socket, client));
+                    connections.spawn_local(connection::serve(bench.clone(), next));
                 }
                 None => break,
             },
             Some(ended) = connections.join_next() => log_panic(ended),
+            () = keep_up(&bench) => {}
         }
     }
-    while let Some(ended) = connections.join_next().await {
-        log_panic(ended);
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => match ended {
+                Some(ended) => log_panic(ended),
+                None => break,
+            },
+            () = keep_up(&bench) => {}
+        }
+    }
+}
+
+/// Goes on with a script that has had its time, in turn with the connections, and does what else no request causes. May
+/// be dropped and called again at any time.
+async fn keep_up(bench: &Rc<RefCell<Bench>>) {
+    let wanted = bench.borrow().worker.upkeep.clone();
+    loop {
+        if bench.borrow().worker.has_script() {
+            bench.borrow_mut().worker.continue_script();
+            tokio::task::yield_now().await;
+        } else if bench.borrow_mut().worker.tend() {
+            tokio::time::sleep(UPKEEP).await;
+        } else {
+            wanted.notified().await;
+        }
     }
 }
 

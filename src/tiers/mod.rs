@@ -2,3 +2,4 @@
 
 pub mod database;
 pub mod local;
+pub mod upstream;

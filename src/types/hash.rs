@@ -3,6 +3,7 @@
 use super::compact::CompactPair;
 use super::hasher::hash_bytes;
 use super::listpack::{Item, Listpack, Pos};
+use super::prefetch::Part;
 use super::table::{Element, Table};
 
 /// When a hash leaves its compact encoding.
@@ -27,6 +28,11 @@ enum Form {
 impl Element for CompactPair {
     fn hash(&self) -> u64 {
         hash_bytes(self.name())
+    }
+
+    #[inline]
+    fn prefetch(&self) {
+        CompactPair::prefetch(self);
     }
 }
 
@@ -95,6 +101,14 @@ impl Hash {
             Form::Table(table) => table
                 .find(hash_bytes(field), |pair| pair.name() == field)
                 .map(|pair| Item::Bytes(pair.value())),
+        }
+    }
+
+    /// Starts what a look at a field reads on its way into the cache.
+    #[inline]
+    pub fn prefetch(&self, part: Part) {
+        if let Form::Table(table) = &self.0 {
+            table.prefetch_part(part);
         }
     }
 

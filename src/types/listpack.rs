@@ -5,7 +5,7 @@
 //! Thin: one pointer wide.
 
 use super::number::parse_i64;
-use super::thin_bytes::{self, MAX_NUMBER, ThinBytes};
+use super::thin_bytes::{MAX_NUMBER, ThinBytes};
 
 /// Bytes of Redis's own header and end mark, which its limits count.
 const REDIS_OVERHEAD: usize = 7;
@@ -242,7 +242,7 @@ impl Listpack {
 
     /// Bytes allocated.
     pub fn allocated(&self) -> usize {
-        self.0.capacity() + thin_bytes::HEADER
+        self.0.allocated()
     }
 
     /// The bytes an element of this string would add.

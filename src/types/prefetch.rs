@@ -1,5 +1,16 @@
 //! Asks the processor to bring memory into its cache while something else is done.
 
+/// A part of a collection. Each is found through the one before, which should have arrived by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The bucket of a member's hash.
+    Bucket(u64),
+    /// The member of that hash.
+    Member(u64),
+    /// The log of a rate limiter.
+    Log,
+}
+
 /// Starts the cache line at `address` on its way; does nothing on processors other than x86-64.
 #[inline]
 pub fn prefetch<T>(address: *const T) {
@@ -11,4 +22,11 @@ pub fn prefetch<T>(address: *const T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
+}
+
+/// The same for the first two lines from `address` on: where most small allocations end.
+#[inline]
+pub fn prefetch_two<T>(address: *const T) {
+    prefetch(address);
+    prefetch(address.cast::<u8>().wrapping_add(64));
 }

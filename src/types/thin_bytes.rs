@@ -68,6 +68,25 @@ impl ThinBytes {
         Self(pointer)
     }
 
+    /// The parts, one behind the other.
+    #[inline]
+    pub fn of_parts(parts: [&[u8]; 3]) -> Self {
+        let mut bytes = Self::with_capacity(parts.iter().map(|part| part.len()).sum());
+        bytes.splice(0, 0, parts);
+        bytes
+    }
+
+    /// Where its allocation begins.
+    #[inline]
+    pub fn address(&self) -> *const u8 {
+        self.0.as_ptr().cast()
+    }
+
+    /// Bytes allocated.
+    pub fn allocated(&self) -> usize {
+        size_of_class(self.class())
+    }
+
     #[inline]
     fn header(&self) -> &Header {
         // SAFETY: the header was written when it was allocated.
@@ -176,8 +195,7 @@ impl ThinBytes {
 
 impl Clone for ThinBytes {
     fn clone(&self) -> Self {
-        let mut copy = Self::with_capacity(self.len());
-        copy.splice(0, 0, [self.bytes(), &[], &[]]);
+        let mut copy = Self::of_parts([self.bytes(), &[], &[]]);
         copy.set_number(self.number());
         copy
     }

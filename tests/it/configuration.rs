@@ -24,7 +24,12 @@ fn faults_are_named_with_line_and_key() {
         ("section", "[sever]\nport = 1\n", "line 1: unknown key '[sever]'"),
         ("value", "[memory]\nmaxmemory = \"lots\"\n", "line 2: maxmemory: argument must be a memory value"),
         ("syntax", "[server\n", "line 1"),
-        ("upstream", "[upstream]\nurl = \"x\"\n", "unknown key '[upstream]'"),
+        (
+            "upstream",
+            "[upstream]\nurl = \"redis-cluster://x\"\n",
+            "line 2: upstream.url: Cluster is not served yet",
+        ),
+        ("keys", "[server]\n\n[[keys]]\npattern = \"a*\"\n", "line 3: keys: tier must be"),
         (
             "database",
             "[database]\nurl = \"x\"\n",
@@ -104,15 +109,56 @@ fn statistics_count_from_nothing_again() {
 }
 
 #[test]
-fn a_section_that_is_not_served_is_refused_at_start() {
-    let path = std::env::temp_dir().join(format!("anteroom-{}-database.toml", std::process::id()));
-    std::fs::write(&path, "[database]\nurl = \"sqlite:./data/a.db\"\n").unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_anteroom"))
-        .args(["--port", "0", "--admin", "off", "--config", path.to_str().unwrap()])
-        .output()
-        .unwrap();
-    std::fs::remove_file(&path).unwrap();
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("the section [database] is not served yet"), "{said}");
+fn a_database_that_does_not_fit_its_rules_is_refused_at_start() {
+    let dir = std::env::temp_dir().join(format!("anteroom-{}-unfit", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let rule =
+        "[[database.rules]]\npattern = \"u:{id}\"\ntable = \"users\"\nkey = { id = \"id\" }\nvalue = \"v\"\n";
+    for (database, expected) in [
+        ("url = \"sqlite:a.db\"\n", "database rule 'u:{id}': there is no table 'users'"),
+        ("url = \"postgres://nobody@127.0.0.1:1/x\"\n", "database: "),
+        (
+            "url = \"sqlite:a.db\"\njournal = \"upstream\"\n",
+            "database.journal: the upstream cannot hold the journal",
+        ),
+    ] {
+        let path = dir.join("a.toml");
+        std::fs::write(&path, format!("[database]\n{database}{rule}")).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_anteroom"))
+            .args(["--port", "0", "--admin", "off", "--config", "a.toml"])
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(expected), "{said}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn directives_do_what_they_say() {
+    let server = Server::anteroom(&[]);
+    let mut client = server.client();
+    client.run("SET k v");
+    let set = |client: &mut crate::harness::Client, name: &str, value: &str| {
+        let words = ["CONFIG", "SET", name, value].map(|word| word.as_bytes().to_vec());
+        client.send(&words);
+        String::from_utf8_lossy(&client.read()).into_owned()
+    };
+    assert_eq!(set(&mut client, "latency-tracking-info-percentiles", "25 99.5"), "+OK\r\n");
+    let stats = client.run("INFO latencystats");
+    assert!(stats.contains("latency_percentiles_usec_set:p25=") && stats.contains(",p99.5="), "{stats}");
+    assert!(
+        set(&mut client, "latency-tracking-info-percentiles", "101").starts_with("-ERR CONFIG SET failed")
+    );
+    assert_eq!(set(&mut client, "hz", "100"), "+OK\r\n");
+    assert_eq!(set(&mut client, "active-expire-effort", "10"), "+OK\r\n");
+    assert!(client.run("INFO server").contains("\r\nhz:100\r\n"));
+    for wrong in ["", "normal 1 2", "nobody 0 0 0"] {
+        assert!(set(&mut client, "client-output-buffer-limit", wrong).starts_with("-ERR CONFIG SET failed"));
+    }
+    assert_eq!(set(&mut client, "lazyfree-lazy-user-flush", "no"), "+OK\r\n");
+    assert_eq!(client.run("FLUSHALL"), "+OK\r\n");
+    assert_eq!(client.run("DBSIZE"), ":0\r\n");
 }

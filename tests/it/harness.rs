@@ -133,13 +133,52 @@ impl Server {
 
     /// The oracle. A missing `redis-server` fails the test.
     pub fn redis() -> Self {
-        let port = free_port();
+        Self::redis_at(free_port())
+    }
+
+    /// The same on a port that was its own before.
+    pub fn redis_at(port: u16) -> Self {
+        Self::redis_at_with(port, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn redis_with(arguments: &[&str]) -> Self {
+        Self::redis_at_with(free_port(), arguments)
+    }
+
+    /// A Sentinel with a configuration file, which it writes to.
+    pub fn sentinel_at(port: u16, file: &str) -> Self {
+        let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
+        let server =
+            Self::launch(&program, &[file, "--sentinel", "--port", &port.to_string()], port, &[], false);
+        // It knows no QUIT.
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        server
+    }
+
+    fn redis_at_with(port: u16, arguments: &[&str]) -> Self {
         let program = std::env::var("ANTEROOM_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
         let port_text = port.to_string();
-        Self::spawn(&program, &["--port", &port_text, "--save", "", "--bind", "127.0.0.1"], port, &[], false)
+        let mut all = vec!["--port", &port_text, "--save", "", "--bind", "127.0.0.1"];
+        all.extend(arguments);
+        Self::spawn(&program, &all, port, &[], false)
     }
 
     fn spawn(
+        program: &str,
+        arguments: &[&str],
+        port: u16,
+        environment: &[(&str, &str)],
+        is_logged: bool,
+    ) -> Self {
+        let server = Self::launch(program, arguments, port, environment, is_logged);
+        server.wait_until_ready();
+        server
+    }
+
+    fn launch(
         program: &str,
         arguments: &[&str],
         port: u16,
@@ -153,9 +192,7 @@ impl Server {
             environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let program = Program { words, environment, is_logged };
         let child = program.spawn(&dir);
-        let server = Self { child, program, port, admin: 0, dir };
-        server.wait_until_ready();
-        server
+        Self { child, program, port, admin: 0, dir }
     }
 
     fn wait_until_ready(&self) {

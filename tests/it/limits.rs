@@ -206,18 +206,45 @@ fn a_large_value_is_held_no_more_often_than_it_must() {
     let server = Server::anteroom(&[]);
     let mut client = server.client();
     client.run("PING");
-    let (before, used) = (status(&server, "VmRSS"), info(&mut client, "used_memory"));
+    let (before, empty) = (status(&server, "VmRSS"), info(&mut client, "used_memory"));
     client.send_raw(&set("big", vec![b'x'; SIZE as usize]));
     assert_eq!(client.read(), b"+OK\r\n");
     let peak = status(&server, "VmHWM") - before;
     // Once as it came, once as it is kept.
     assert!(peak < SIZE * 22 / 10, "{peak} bytes at the most for a value of {SIZE}");
-    let used = info(&mut client, "used_memory") - used;
+    let used = info(&mut client, "used_memory") - empty;
     assert!(used < SIZE + MB, "{used} bytes used");
     client.send_raw(b"GET big\r\n");
     assert_eq!(client.read().len() as i64, SIZE + "$67108864\r\n\r\n".len() as i64);
     client.run("DEL big");
-    eventually("the memory is back", || info(&mut client, "used_memory") < used - SIZE + 2 * MB);
+    eventually("the memory is back", || info(&mut client, "used_memory") < empty + 2 * MB);
+}
+
+#[test]
+fn who_leaves_too_much_unread_is_closed() {
+    let server = Server::anteroom(&[]);
+    let mut watcher = server.client();
+    watcher.send_raw(&set("big", vec![b'x'; MB as usize]));
+    watcher.read();
+    // At once, and after a while; what is read in time is no matter.
+    for limits in ["normal 2mb 0 0", "normal 0 2mb 1"] {
+        let class: Vec<Vec<u8>> = ["CONFIG", "SET", "client-output-buffer-limit", limits]
+            .iter()
+            .map(|word| word.as_bytes().to_vec())
+            .collect();
+        watcher.send(&class);
+        assert_eq!(watcher.read(), b"+OK\r\n");
+        let mut sleeper = server.client();
+        sleeper.send_raw(&b"GET big\r\n".repeat(3));
+        (0..3).for_each(|_| assert_eq!(sleeper.read().len(), MB as usize + "$1048576\r\n\r\n".len()));
+        // Behind what the system's own buffers take. Replies come by the quarter of a megabyte, but this one is whole.
+        watcher.send_raw(&set("huge", vec![b'x'; 32 * MB as usize]));
+        watcher.read();
+        sleeper.send_raw(b"GET huge\r\n");
+        eventually("it is gone", || info(&mut watcher, "connected_clients") == 1);
+    }
+    let shown = watcher.run("CONFIG GET client-output-buffer-limit");
+    assert!(shown.contains("normal 0 2097152 1 slave 268435456 67108864 60 pubsub 33554432"), "{shown}");
 }
 
 #[test]

@@ -87,6 +87,9 @@ fn descriptions_are_those_of_redis() {
 
 /// Commands that Redis 7.2.6 does not have.
 const OURS: &[&str] = &[
+    "cache.inspect",
+    "cache.invalidate",
+    "cache.stats",
     "cl.throttle",
     "db.deadletter",
     "db.flush",

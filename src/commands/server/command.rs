@@ -76,11 +76,11 @@ const FLAGS: &[(u32, &str)] = &[
     (flag::SKIP_SLOWLOG, "skip_slowlog"),
     (flag::FAST, "fast"),
     (flag::NO_AUTH, "no_auth"),
-    (flag::MAY_REPLICATE, "may_replicate"),
     (flag::NO_MULTI, "no_multi"),
     (flag::MOVABLEKEYS, "movablekeys"),
     (flag::ALLOW_BUSY, "allow_busy"),
     (flag::NO_ASYNC_LOADING, "no_async_loading"),
+    (flag::NO_MANDATORY_KEYS, "no_mandatory_keys"),
 ];
 
 /// Key flags by their names.
@@ -112,7 +112,7 @@ fn categories(spec: &CommandSpec) -> Vec<&'static str> {
     let is_dangerous = spec.has(flag::ADMIN) || spec.categories & category::DANGEROUS != 0;
     [
         explicit(category::KEYSPACE, "keyspace"),
-        set(flag::READONLY, "read"),
+        set(flag::READONLY, "read").filter(|_| spec.group != Group::Scripting),
         set(flag::WRITE, "write"),
         either(Group::Set, category::SET, "set"),
         either(Group::SortedSet, category::SORTED_SET, "sortedset"),
@@ -128,6 +128,7 @@ fn categories(spec: &CommandSpec) -> Vec<&'static str> {
         is_dangerous.then_some("dangerous"),
         either(Group::Connection, category::CONNECTION, "connection"),
         group(Group::Transactions, "transaction"),
+        group(Group::Scripting, "scripting"),
     ]
     .into_iter()
     .flatten()

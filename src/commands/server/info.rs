@@ -37,6 +37,7 @@ const SECTIONS: &[Section] = &[
     ("latencystats", false, latency_stats),
     ("ratelimit", true, rate_limits),
     ("writebehind", true, write_behind),
+    ("upstream", true, upstream),
     ("cluster", true, |_, text| line(text, "cluster_enabled", 0)),
     ("keyspace", true, keyspace),
 ];
@@ -76,6 +77,8 @@ fn server(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "redis_version", super::super::REDIS_VERSION);
     line(text, "anteroom_version", env!("CARGO_PKG_VERSION"));
     line(text, "redis_mode", "standalone");
+    line(text, "redis_git_sha1", "00000000");
+    line(text, "redis_git_dirty", 0);
     line(text, "os", std::env::consts::OS);
     line(text, "arch_bits", usize::BITS);
     line(text, "multiplexing_api", "epoll");
@@ -85,6 +88,14 @@ fn server(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "server_time_usec", clock::wall_us());
     line(text, "uptime_in_seconds", uptime);
     line(text, "uptime_in_days", uptime / 86_400);
+    line(text, "hz", instance.settings.int(Id::Hz));
+    line(text, "configured_hz", instance.settings.int(Id::Hz));
+    line(text, "lru_clock", clock::wall_ms() / 1000 % (1 << 24));
+    line(
+        text,
+        "executable",
+        std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
+    );
     line(text, "worker_threads", instance.config.threads);
     line(text, "io_threads_active", i32::from(instance.config.threads > 1));
     let file = instance.config.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
@@ -93,38 +104,13 @@ fn server(context: &mut Context<'_, '_>, text: &mut String) {
 
 fn write_behind(context: &mut Context<'_, '_>, text: &mut String) {
     let Some(tier) = context.instance.database() else { return line(text, "writebehind_enabled", 0) };
-    let (journal, counters, (depth, age)) = (tier.journal.statistics(), &tier.counters, tier.depth());
-    let batches = counters.batches.load(Relaxed);
+    let status = tier.status();
     line(text, "writebehind_enabled", 1);
-    line(text, "writebehind_database", if counters.failing.load(Relaxed) > 0 { "away" } else { "up" });
-    line(text, "writebehind_depth", depth);
-    line(text, "writebehind_oldest_age_ms", age.as_millis());
-    line(text, "writebehind_batches", batches);
-    line(text, "writebehind_changes", counters.changes.load(Relaxed));
-    let micros = |nanos: u64| nanos / 1000;
-    line(
-        text,
-        "writebehind_batch_mean_us",
-        micros(counters.batch_nanos.load(Relaxed).checked_div(batches).unwrap_or(0)),
-    );
-    line(text, "writebehind_retries", counters.retries.load(Relaxed));
-    line(text, "writebehind_dead_letters", counters.dead_letters.load(Relaxed));
-    line(text, "database_loads", counters.loads.load(Relaxed));
-    line(text, "database_failed_loads", counters.failed_loads.load(Relaxed));
-    let (hits, runs) = tier.results.counts();
-    line(text, "database_query_hits", hits);
-    line(text, "database_query_runs", runs);
-    line(text, "journal_status", journal.trouble.map_or_else(|| "ok".to_owned(), |error| error.to_string()));
-    line(text, "journal_bytes", journal.disk_bytes + journal.buffered_bytes);
-    line(text, "journal_segments", journal.segments);
-    line(text, "journal_records", journal.unfinished);
-    line(text, "journal_last_sequence", tier.journal.last());
-    line(text, "journal_durable_sequence", journal.durable);
-    line(text, "journal_writes", journal.writes);
-    line(text, "journal_syncs", journal.syncs);
-    line(text, "journal_longest_sync_us", journal.longest_sync.as_micros());
-    line(text, "journal_errors", journal.errors);
-    line(text, "journal_refused", journal.refused);
+    line(text, "writebehind_database", if status.is_away { "away" } else { "up" });
+    line(text, "writebehind_journal", status.trouble.as_deref().unwrap_or("ok"));
+    for figure in status.figures {
+        line(text, &format!("writebehind_{}", figure.name), figure.value);
+    }
 }
 
 fn clients(context: &mut Context<'_, '_>, text: &mut String) {
@@ -163,22 +149,80 @@ fn memory_section(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "used_memory_peak", peak);
     line(text, "used_memory_peak_human", human(peak));
     let tables: usize = (0..context.view.databases()).map(|db| context.view.table_memory(db)).sum();
+    let share = |part: usize, whole: usize| format!("{:.2}%", part as f64 / whole.max(1) as f64 * 100.0);
+    line(text, "used_memory_peak_perc", share(used, peak));
+    let startup = instance.startup_memory;
+    let dataset = used.saturating_sub(tables);
     line(text, "used_memory_overhead", tables);
-    line(text, "used_memory_dataset", used.saturating_sub(tables));
+    line(text, "used_memory_startup", startup);
+    line(text, "used_memory_dataset", dataset);
+    line(
+        text,
+        "used_memory_dataset_perc",
+        share(dataset.saturating_sub(startup), used.saturating_sub(startup)),
+    );
+    let system = system_memory().unwrap_or(0);
+    line(text, "total_system_memory", system);
+    line(text, "total_system_memory_human", human(system));
+    let machines = instance.scripts.machine_memory();
+    let (scripts, script_bytes) = instance.scripts.usage();
+    line(text, "used_memory_lua", machines);
+    line(text, "used_memory_vm_eval", machines);
+    line(text, "used_memory_lua_human", human(machines));
+    line(text, "used_memory_scripts_eval", script_bytes);
+    line(text, "number_of_cached_scripts", scripts);
+    let (libraries, functions, function_bytes) = instance.libraries.usage();
+    line(text, "number_of_functions", functions);
+    line(text, "number_of_libraries", libraries);
+    // The same machines run both.
+    line(text, "used_memory_vm_functions", 0);
+    line(text, "used_memory_vm_total", machines);
+    line(text, "used_memory_vm_total_human", human(machines));
+    line(text, "used_memory_functions", function_bytes);
+    line(text, "used_memory_scripts", script_bytes + function_bytes);
+    line(text, "used_memory_scripts_human", human(script_bytes + function_bytes));
     line(text, "maxmemory", limit);
     line(text, "maxmemory_human", human(limit));
     line(text, "maxmemory_policy", instance.settings.shown(Id::MaxmemoryPolicy));
     line(text, "mem_fragmentation_ratio", format!("{:.2}", resident as f64 / used.max(1) as f64));
+    line(text, "mem_fragmentation_bytes", resident as i64 - used as i64);
+    for absent in ["mem_clients_slaves", "mem_replication_backlog", "mem_aof_buffer", "mem_cluster_links"] {
+        line(text, absent, 0);
+    }
     line(text, "mem_allocator", "jemalloc");
+    line(text, "active_defrag_running", 0);
+}
+
+/// The machine's memory.
+fn system_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(total.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024)
 }
 
 fn persistence(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "loading", 0);
     line(text, "async_loading", 0);
     line(text, "rdb_changes_since_last_save", context.view.counters().changes);
+    // Nothing is ever saved yet; Redis counts the start as the last time too.
+    let started = clock::wall_ms() / 1000 - context.instance.started.elapsed().as_secs();
     line(text, "rdb_bgsave_in_progress", 0);
+    line(text, "rdb_last_save_time", started);
+    line(text, "rdb_last_bgsave_status", "ok");
+    line(text, "rdb_last_bgsave_time_sec", -1);
+    line(text, "rdb_current_bgsave_time_sec", -1);
+    line(text, "rdb_saves", 0);
+    line(text, "rdb_last_cow_size", 0);
     line(text, "aof_enabled", 0);
     line(text, "aof_rewrite_in_progress", 0);
+    line(text, "aof_rewrite_scheduled", 0);
+    line(text, "aof_last_rewrite_time_sec", -1);
+    line(text, "aof_current_rewrite_time_sec", -1);
+    line(text, "aof_last_bgrewrite_status", "ok");
+    line(text, "aof_last_write_status", "ok");
+    line(text, "aof_last_cow_size", 0);
+    line(text, "module_fork_in_progress", 0);
+    line(text, "module_fork_last_cow_size", 0);
 }
 
 fn stats(context: &mut Context<'_, '_>, text: &mut String) {
@@ -196,6 +240,22 @@ fn stats(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "evicted_keys", counters.evicted);
     line(text, "keyspace_hits", counters.hits);
     line(text, "keyspace_misses", counters.misses);
+    for absent in [
+        "evicted_clients",
+        "sync_full",
+        "sync_partial_ok",
+        "sync_partial_err",
+        "latest_fork_usec",
+        "total_forks",
+        "migrate_cached_sockets",
+        "slave_expires_tracked_keys",
+        "active_defrag_hits",
+        "active_defrag_misses",
+        "active_defrag_key_hits",
+        "active_defrag_key_misses",
+    ] {
+        line(text, absent, 0);
+    }
     line(text, "total_error_replies", totals.errors);
     line(text, "command_panics", totals.panics);
 }
@@ -203,8 +263,16 @@ fn stats(context: &mut Context<'_, '_>, text: &mut String) {
 fn replication(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "role", "master");
     line(text, "connected_slaves", 0);
+    line(text, "master_failover_state", "no-failover");
     line(text, "master_replid", &context.instance.run_id);
+    line(text, "master_replid2", "0".repeat(40));
     line(text, "master_repl_offset", 0);
+    line(text, "second_repl_offset", -1);
+    for absent in
+        ["repl_backlog_active", "repl_backlog_size", "repl_backlog_first_byte_offset", "repl_backlog_histlen"]
+    {
+        line(text, absent, 0);
+    }
 }
 
 fn cpu(_: &mut Context<'_, '_>, text: &mut String) {
@@ -215,6 +283,8 @@ fn cpu(_: &mut Context<'_, '_>, text: &mut String) {
         |index: usize| fields.get(index).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
     line(text, "used_cpu_sys", format!("{:.6}", seconds(12)));
     line(text, "used_cpu_user", format!("{:.6}", seconds(11)));
+    line(text, "used_cpu_sys_children", format!("{:.6}", seconds(14)));
+    line(text, "used_cpu_user_children", format!("{:.6}", seconds(13)));
 }
 
 fn command_stats(context: &mut Context<'_, '_>, text: &mut String) {
@@ -245,6 +315,7 @@ fn error_stats(context: &mut Context<'_, '_>, text: &mut String) {
 }
 
 fn latency_stats(context: &mut Context<'_, '_>, text: &mut String) {
+    let percentiles = context.instance.settings.info_percentiles();
     for command in COMMANDS.iter() {
         let mut counts = [0; LATENCY_STEPS];
         context.instance.telemetry.each(|worker| worker.latencies[command.index].add_to(&mut counts));
@@ -261,11 +332,11 @@ fn latency_stats(context: &mut Context<'_, '_>, text: &mut String) {
             });
             step_limit(step.unwrap_or(0)) as f64 / 1000.0
         };
-        let (p50, p99, p999) = (percentile(0.5), percentile(0.99), percentile(0.999));
+        let shown = percentiles.iter().map(|wanted| format!("p{wanted}={:.3}", percentile(wanted / 100.0)));
         line(
             text,
             &format!("latency_percentiles_usec_{}", command.name),
-            format!("p50={p50:.3},p99={p99:.3},p99.9={p999:.3}"),
+            shown.collect::<Vec<_>>().join(","),
         );
     }
 }
@@ -275,6 +346,15 @@ fn rate_limits(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "ratelimit_policies", counts.len());
     for (name, admitted, refused) in counts {
         line(text, &format!("policy_{name}"), format!("admitted={admitted},refused={refused}"));
+    }
+}
+
+fn upstream(context: &mut Context<'_, '_>, text: &mut String) {
+    let Some(upstream) = &context.instance.upstream else { return line(text, "upstream", "none") };
+    line(text, "upstream", format!("{:?}", upstream.config.endpoint));
+    line(text, "upstream_up", i32::from(upstream.tracked.is_up()));
+    for (name, value) in super::super::cache::figures(&upstream.statistics) {
+        line(text, &format!("upstream_{}", name.replace('-', "_")), value);
     }
 }
 

@@ -10,12 +10,16 @@ use crate::tiers::local::{View, memory};
 
 /// The subcommands.
 pub(super) const MEMORY: &[CommandSpec] = &[
-    CommandSpec::data("usage", Group::Server, AtLeast(3), usage).readonly().keys(&[key_at(2, RO)]).doc(
-        "Returns the bytes allocated for a key.",
-        "4.0.0",
-        "O(N) in the samples",
-        "key [SAMPLES count:integer]",
-    ),
+    CommandSpec::data("usage", Group::Server, AtLeast(3), usage)
+        .uncached()
+        .readonly()
+        .keys(&[key_at(2, RO)])
+        .doc(
+            "Returns the bytes allocated for a key.",
+            "4.0.0",
+            "O(N) in the samples",
+            "key [SAMPLES count:integer]",
+        ),
     CommandSpec::session("doctor", Group::Server, Exactly(2), doctor)
         .scope(Scope::Each)
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])

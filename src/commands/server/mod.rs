@@ -14,6 +14,7 @@ mod memory_doctor;
 mod memory_stats;
 mod slow_log;
 
+use super::routing::Route;
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Context, Group, Scope, category, flag};
 use crate::clock;
@@ -83,6 +84,9 @@ pub const COMMANDS: &[CommandSpec] = &[
         .categories(category::DANGEROUS | category::ADMIN)
         .doc("Returns the role in replication.", "2.8.12", "O(1)", ""),
     CommandSpec::data("wait", Group::Generic, Exactly(3), wait)
+        .route(Route::Refused(
+            "WAIT counts the writes of a connection, and connections to upstream are shared",
+        ))
         .categories(category::CONNECTION)
         .tips(&["request_policy:all_shards", "response_policy:agg_min"])
         .scope(Scope::Each)
@@ -94,8 +98,8 @@ pub const COMMANDS: &[CommandSpec] = &[
         ),
 ];
 
-fn time(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let micros = clock::wall_us();
+fn time(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let micros = context.session.frozen_us.unwrap_or_else(clock::wall_us);
     reply.array(2);
     reply.bulk_integer((micros / 1_000_000) as i64);
     reply.bulk_integer((micros % 1_000_000) as i64);

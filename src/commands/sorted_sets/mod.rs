@@ -6,6 +6,7 @@ mod range;
 
 use super::arguments::{Options, float, random_count};
 use super::keys::{KeySpec, access::*, counted_keys, key_at, keys_in};
+use super::routing::Rewriting;
 use super::scanning::{self, ScanOptions};
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Group, flag};
@@ -29,6 +30,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | UPDATE)])
+        .member(3)
         .doc(
             "Adds members or changes their scores.",
             "1.2.0",
@@ -40,42 +42,54 @@ pub const COMMANDS: &[CommandSpec] = &[
         .write()
         .fast()
         .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .member(3)
         .doc("Adds to a member's score.", "1.2.0", "O(log(N))", "key increment:integer member"),
-    CommandSpec::data("zrem", Group::SortedSet, AtLeast(3), zrem).shrink().fast().keys(DELETES).doc(
-        "Removes members.",
-        "1.2.0",
-        "O(log(N)) per member",
-        "key member...",
-    ),
+    CommandSpec::data("zrem", Group::SortedSet, AtLeast(3), zrem)
+        .shrink()
+        .fast()
+        .keys(DELETES)
+        .member(2)
+        .doc("Removes members.", "1.2.0", "O(log(N)) per member", "key member..."),
     CommandSpec::data("zcard", Group::SortedSet, Exactly(2), zcard)
         .readonly()
         .fast()
         .keys(&[key_at(1, RO)])
         .doc("Counts the members.", "1.2.0", "O(1)", "key"),
-    CommandSpec::data("zscore", Group::SortedSet, Exactly(3), zscore).readonly().fast().keys(READ).doc(
-        "Returns a member's score.",
-        "1.2.0",
-        "O(1)",
-        "key member",
-    ),
+    CommandSpec::data("zscore", Group::SortedSet, Exactly(3), zscore)
+        .readonly()
+        .fast()
+        .keys(READ)
+        .member(2)
+        .doc("Returns a member's score.", "1.2.0", "O(1)", "key member"),
     CommandSpec::data("zmscore", Group::SortedSet, AtLeast(3), zmscore).readonly().fast().keys(READ).doc(
         "Returns the scores of members.",
         "6.2.0",
         "O(1) per member",
         "key member...",
     ),
-    CommandSpec::data("zrank", Group::SortedSet, AtLeast(3), zrank).readonly().fast().keys(READ).doc(
-        "Returns a member's rank, from the lowest score.",
-        "2.0.0",
-        "O(log(N))",
-        "key member [WITHSCORE]",
-    ),
-    CommandSpec::data("zrevrank", Group::SortedSet, AtLeast(3), zrevrank).readonly().fast().keys(READ).doc(
-        "Returns a member's rank, from the highest score.",
-        "2.0.0",
-        "O(log(N))",
-        "key member [WITHSCORE]",
-    ),
+    CommandSpec::data("zrank", Group::SortedSet, AtLeast(3), zrank)
+        .rewriting(Rewriting::NullArrayAbove(3))
+        .readonly()
+        .fast()
+        .keys(READ)
+        .member(2)
+        .doc(
+            "Returns a member's rank, from the lowest score.",
+            "2.0.0",
+            "O(log(N))",
+            "key member [WITHSCORE]",
+        ),
+    CommandSpec::data("zrevrank", Group::SortedSet, AtLeast(3), zrevrank)
+        .rewriting(Rewriting::NullArrayAbove(3))
+        .readonly()
+        .fast()
+        .keys(READ)
+        .doc(
+            "Returns a member's rank, from the highest score.",
+            "2.0.0",
+            "O(log(N))",
+            "key member [WITHSCORE]",
+        ),
     CommandSpec::data("zcount", Group::SortedSet, Exactly(4), range::zcount)
         .readonly()
         .fast()
@@ -86,13 +100,17 @@ pub const COMMANDS: &[CommandSpec] = &[
         .fast()
         .keys(READ)
         .doc("Counts the members between two.", "2.8.9", "O(log(N))", "key min max"),
-    CommandSpec::data("zrange", Group::SortedSet, AtLeast(4), range::zrange).readonly().keys(READ).doc(
-        "Returns members by rank, score or name.",
-        "1.2.0",
-        LOG,
-        "key start stop [sortby<BYSCORE | BYLEX>@6.2.0] [REV@6.2.0] [LIMIT \
+    CommandSpec::data("zrange", Group::SortedSet, AtLeast(4), range::zrange)
+        .rewriting(Rewriting::Flat)
+        .readonly()
+        .keys(READ)
+        .doc(
+            "Returns members by rank, score or name.",
+            "1.2.0",
+            LOG,
+            "key start stop [sortby<BYSCORE | BYLEX>@6.2.0] [REV@6.2.0] [LIMIT \
             limit(offset:integer count:integer)@6.2.0] [WITHSCORES]",
-    ),
+        ),
     CommandSpec::data("zrangestore", Group::SortedSet, AtLeast(5), range::zrangestore)
         .write()
         .keys(&[key_at(1, OW | UPDATE), key_at(2, RO | ACCESS)])
@@ -104,6 +122,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             count:integer)]",
         ),
     CommandSpec::data("zrevrange", Group::SortedSet, AtLeast(4), range::zrevrange)
+        .rewriting(Rewriting::Flat)
         .readonly()
         .keys(READ)
         .doc(
@@ -114,6 +133,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         )
         .deprecated("6.2.0", "`ZRANGE` with the `REV` argument"),
     CommandSpec::data("zrangebyscore", Group::SortedSet, AtLeast(4), range::zrangebyscore)
+        .rewriting(Rewriting::Flat)
         .readonly()
         .keys(READ)
         .doc(
@@ -125,6 +145,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         )
         .deprecated("6.2.0", "`ZRANGE` with the `BYSCORE` argument"),
     CommandSpec::data("zrevrangebyscore", Group::SortedSet, AtLeast(4), range::zrevrangebyscore)
+        .rewriting(Rewriting::Flat)
         .readonly()
         .keys(READ)
         .doc(
@@ -166,18 +187,18 @@ pub const COMMANDS: &[CommandSpec] = &[
         .shrink()
         .keys(DELETES)
         .doc("Removes members between two.", "2.8.9", LOG, "key min max"),
-    CommandSpec::data("zpopmin", Group::SortedSet, AtLeast(2), pop::zpopmin).shrink().fast().keys(POP).doc(
-        "Takes the members with the lowest scores.",
-        "5.0.0",
-        LOG,
-        "key [count:integer]",
-    ),
-    CommandSpec::data("zpopmax", Group::SortedSet, AtLeast(2), pop::zpopmax).shrink().fast().keys(POP).doc(
-        "Takes the members with the highest scores.",
-        "5.0.0",
-        LOG,
-        "key [count:integer]",
-    ),
+    CommandSpec::data("zpopmin", Group::SortedSet, AtLeast(2), pop::zpopmin)
+        .rewriting(Rewriting::Flat)
+        .shrink()
+        .fast()
+        .keys(POP)
+        .doc("Takes the members with the lowest scores.", "5.0.0", LOG, "key [count:integer]"),
+    CommandSpec::data("zpopmax", Group::SortedSet, AtLeast(2), pop::zpopmax)
+        .rewriting(Rewriting::Flat)
+        .shrink()
+        .fast()
+        .keys(POP)
+        .doc("Takes the members with the highest scores.", "5.0.0", LOG, "key [count:integer]"),
     CommandSpec::waiting("bzpopmin", Group::SortedSet, AtLeast(3), pop::bzpopmin)
         .shrink()
         .fast()
@@ -199,6 +220,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "key... timeout:double",
         ),
     CommandSpec::data("zmpop", Group::SortedSet, AtLeast(4), pop::zmpop)
+        .rewriting(Rewriting::NullArrayAbove(0))
         .shrink()
         .with(flag::MOVABLEKEYS)
         .keys(&[counted_keys(1, RW | ACCESS | DELETE)])
@@ -219,6 +241,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "timeout:double numkeys:integer key... where<MIN | MAX> [COUNT count:integer]",
         ),
     CommandSpec::data("zrandmember", Group::SortedSet, AtLeast(2), zrandmember)
+        .rewriting(Rewriting::Flat)
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])
@@ -229,6 +252,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "key [options(count:integer [WITHSCORES])]",
         ),
     CommandSpec::data("zscan", Group::SortedSet, AtLeast(3), zscan)
+        .uncached()
         .readonly()
         .keys(READ)
         .tips(&["nondeterministic_output"])
@@ -239,6 +263,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "key cursor:integer [MATCH pattern:pattern] [COUNT count:integer]",
         ),
     CommandSpec::data("zunion", Group::SortedSet, AtLeast(3), algebra::zunion)
+        .rewriting(Rewriting::Flat)
         .readonly()
         .with(flag::MOVABLEKEYS)
         .keys(READ_COUNTED)
@@ -261,6 +286,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             aggregate<SUM | MIN | MAX>]",
         ),
     CommandSpec::data("zinter", Group::SortedSet, AtLeast(3), algebra::zinter)
+        .rewriting(Rewriting::Flat)
         .readonly()
         .with(flag::MOVABLEKEYS)
         .keys(READ_COUNTED)
@@ -293,6 +319,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "numkeys:integer key... [LIMIT limit:integer]",
         ),
     CommandSpec::data("zdiff", Group::SortedSet, AtLeast(3), algebra::zdiff)
+        .rewriting(Rewriting::Flat)
         .readonly()
         .with(flag::MOVABLEKEYS)
         .keys(READ_COUNTED)

@@ -53,8 +53,7 @@ impl Lanes {
     /// Resolves when none of these keys is in a lane any more; somebody may have taken another one since.
     pub async fn free(&self, keys: &[Key]) {
         for (db, key) in keys {
-            loop {
-                let Some(ended) = self.of(*db, key) else { break };
+            while let Some(ended) = self.of(*db, key) {
                 let notified = ended.notified();
                 tokio::pin!(notified);
                 // Enabled before it is asked again, so that the end in between is not missed.

@@ -18,6 +18,7 @@ pub mod queries;
 pub mod rules;
 pub mod sqlite;
 pub mod statistics;
+pub mod status;
 pub mod store;
 pub mod tier;
 

@@ -35,7 +35,9 @@ pub fn state_of(rule: &Rule, value: ValueRef<'_>, deadline: Option<u64>) -> RowS
                 ValueRef::Set(set) => Source::Set(set),
                 ValueRef::SortedSet(set) => Source::SortedSet(set),
             });
-            RowState::Dump { kind: value.type_name().to_owned(), payload, expires_ms: deadline }
+            // The deadline of a row that is cached for a time says nothing of the row.
+            let expires_ms = deadline.filter(|_| rule.ttl.is_none());
+            RowState::Dump { kind: value.type_name().to_owned(), payload, expires_ms }
         }
     }
 }
@@ -125,5 +127,105 @@ fn limits(settings: &Settings) -> Limits {
             entries: size(Id::ZsetMaxListpackEntries),
             value: size(Id::ZsetMaxListpackValue),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::database::DatabaseConfig;
+    use crate::tiers::database::rules::Rules;
+    use crate::types::listpack::Item;
+
+    fn rules() -> Rules {
+        let table: toml::Table = r#"
+            url = "sqlite:a.db"
+            [[rules]]
+            pattern = "any:{i}"
+            [[rules]]
+            pattern = "row:{i}"
+            table = "t"
+            key = { i = "i" }
+            columns = { x = "cx", y = "cy" }
+            [[rules]]
+            pattern = "one:{i}"
+            table = "t"
+            key = { i = "i" }
+            value = "v"
+            [[rules]]
+            pattern = "doc:{i}"
+            table = "t"
+            key = { i = "i" }
+            json = "j"
+        "#
+        .parse()
+        .unwrap();
+        Rules::compile(&DatabaseConfig::read(&table).unwrap()).unwrap()
+    }
+
+    fn hash(pairs: &[(&str, &str)]) -> hash::Hash {
+        let mut hash = hash::Hash::default();
+        let limits = hash::Limits { entries: 128, value: 64 };
+        for (field, value) in pairs {
+            hash.set(field.as_bytes(), value.as_bytes(), &limits);
+        }
+        hash
+    }
+
+    #[test]
+    fn every_kind_of_row_makes_the_value_it_was_made_of() {
+        let (rules, settings) = (rules(), Settings::default());
+        let value = hash(&[("x", "1"), ("y", "2")]);
+        for (rule, value) in [
+            (0, ValueRef::Hash(&value)),
+            (0, ValueRef::String(Item::Bytes(b"text"))),
+            (0, ValueRef::String(Item::Int(7))),
+            (1, ValueRef::Hash(&value)),
+            (2, ValueRef::String(Item::Bytes(b"text"))),
+            (3, ValueRef::Hash(&value)),
+        ] {
+            let rule = rules.get(rule).unwrap();
+            let state = state_of(rule, value, Some(5000));
+            let entry = entry_of(b"k", &state, Some(9000), 1000, &settings, rule.content()).unwrap().unwrap();
+            let own = if rule.content().is_none() { 5000 } else { 9000 };
+            assert_eq!((entry.key(), entry.deadline()), (&b"k"[..], Some(own)));
+            // As bytes, since order and encoding do not matter.
+            assert_eq!(state_of(rule, entry.value(), Some(5000)), state);
+        }
+        let dump = state_of(rules.get(0).unwrap(), ValueRef::Hash(&value), Some(5000));
+        assert!(entry_of(b"k", &dump, None, 5000, &settings, None).unwrap().is_none(), "its time has come");
+        let bad = RowState::Dump { kind: "string".into(), payload: b"no".to_vec(), expires_ms: None };
+        assert!(entry_of(b"k", &bad, None, 0, &settings, None).is_err());
+    }
+
+    #[test]
+    fn only_columns_that_changed_are_told() {
+        let rules = rules();
+        let rule = rules.get(1).unwrap();
+        let columns = |pairs: &[(&str, &str)]| columns_of(rule, ValueRef::Hash(&hash(pairs))).unwrap();
+        let before = columns(&[("x", "1"), ("other", "a")]);
+        assert_eq!(changed_columns(&before, &columns(&[("x", "1"), ("other", "b")])), None);
+        let fields = |fields| Some(RowState::Fields { fields, whole: false });
+        let after = columns(&[("x", "1"), ("y", "2")]);
+        assert_eq!(changed_columns(&before, &after), fields(vec![(1, Some(b"2".to_vec()))]));
+        let after = columns(&[("y", "2")]);
+        assert_eq!(changed_columns(&before, &after), fields(vec![(0, None), (1, Some(b"2".to_vec()))]));
+    }
+
+    #[test]
+    fn partial_states_add_up() {
+        let fields = |fields: &[(usize, &str)], whole| RowState::Fields {
+            fields: fields.iter().map(|(index, value)| (*index, Some(value.as_bytes().to_vec()))).collect(),
+            whole,
+        };
+        let (a, b) = (fields(&[(0, "1"), (1, "1")], true), fields(&[(1, "2"), (2, "2")], false));
+        assert_eq!(a.clone().then(b.clone()), fields(&[(0, "1"), (1, "2"), (2, "2")], true));
+        assert_eq!(
+            b.clone().then(fields(&[(0, "3")], false)),
+            fields(&[(1, "2"), (2, "2"), (0, "3")], false)
+        );
+        assert_eq!(b.clone().then(a.clone()), a);
+        assert_eq!(RowState::Absent.then(b.clone()), fields(&[(1, "2"), (2, "2")], true));
+        assert_eq!(b.then(RowState::Absent), RowState::Absent);
     }
 }

@@ -28,17 +28,23 @@ impl View<'_> {
         super::eviction::touch(entry, settings, now_ms);
         let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;
         let (result, changed) = change(collection);
-        let emptied = collection.elements() == 0;
-        if emptied {
+        let is_empty = collection.elements() == 0;
+        self.edited(hash, key, event, changed, is_empty);
+        Ok(Some(result))
+    }
+
+    /// What follows when a collection was, or was not, changed.
+    #[inline]
+    fn edited(&mut self, hash: u64, key: &[u8], event: Event, changed: bool, is_empty: bool) {
+        if is_empty {
             self.remove(hash, key);
         }
         if changed {
             self.record(hash, key, event);
         }
-        if changed && emptied {
+        if changed && is_empty {
             self.announce(key, Event::DEL);
         }
-        Ok(Some(result))
     }
 
     /// Changes the collection at a key, which is created if there is none.
@@ -51,26 +57,62 @@ impl View<'_> {
         event: Event,
         change: impl FnOnce(&mut T) -> (R, bool),
     ) -> Result<R, ReplyError> {
+        self.change_or_create(key, event, |collection| {
+            let (result, changed) = change(collection);
+            (result, changed, None)
+        })
+    }
+
+    /// Changes the collection at a key, which is created if there is none, and sets its deadline, in one look at the
+    /// table: what rate limiters keep.
+    ///
+    /// `change` returns its result and the deadline; without one, it has changed nothing, and nothing is recorded.
+    ///
+    /// # Errors
+    /// `WRONGTYPE` if the key holds another type.
+    pub fn upsert_until<T: Stored, R>(
+        &mut self,
+        key: &[u8],
+        event: Event,
+        change: impl FnOnce(&mut T) -> (R, Option<u64>),
+    ) -> Result<R, ReplyError> {
+        self.change_or_create(key, event, |collection| {
+            let (result, deadline) = change(collection);
+            (result, deadline.is_some(), deadline)
+        })
+    }
+
+    /// `change` returns its result, whether anything changed, and the deadline if that is to be another.
+    #[inline]
+    fn change_or_create<T: Stored, R>(
+        &mut self,
+        key: &[u8],
+        event: Event,
+        change: impl FnOnce(&mut T) -> (R, bool, Option<u64>),
+    ) -> Result<R, ReplyError> {
         let hash = self.hash(key);
-        if self.live(hash, key).is_some() {
-            let mut change = Some(change);
-            let edited = self.edit(key, event, |collection: &mut T| match change.take() {
-                Some(change) => change(collection),
-                None => unreachable!("called once"),
-            })?;
-            return match edited {
-                Some(result) => Ok(result),
-                None => unreachable!("the key is there and locked"),
-            };
-        }
-        let mut collection = T::default();
-        let (result, changed) = change(&mut collection);
-        if collection.elements() > 0 {
-            self.insert(hash, Entry::object(key, collection.into_value(), None));
-            if changed {
-                self.record(hash, key, event);
+        let (settings, now_ms) = (self.settings(), self.now_ms());
+        let Some(entry) = self.live(hash, key) else {
+            let mut collection = T::default();
+            let (result, changed, deadline) = change(&mut collection);
+            if collection.elements() > 0 {
+                self.insert(hash, Entry::object(key, collection.into_value(), deadline));
+                if changed {
+                    self.record(hash, key, event);
+                }
             }
+            return Ok(result);
+        };
+        super::eviction::touch(entry, settings, now_ms);
+        let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;
+        let (result, changed, deadline) = change(collection);
+        let is_empty = collection.elements() == 0;
+        if deadline.is_some() {
+            let had = entry.deadline().is_some();
+            entry.set_deadline(deadline);
+            self.database(hash).deadline_changed(hash, had, deadline);
         }
+        self.edited(hash, key, event, changed, is_empty);
         Ok(result)
     }
 

@@ -14,7 +14,7 @@ use super::value::{Value, ValueRef};
 use crate::types::hasher::hash_bytes;
 use crate::types::listpack::Item;
 use crate::types::number::parse_i64;
-use crate::types::prefetch::prefetch;
+use crate::types::prefetch::prefetch_two;
 use crate::types::table::Element;
 
 /// Strings up to this length lie in the entry itself.
@@ -434,16 +434,7 @@ impl Element for Entry {
     #[inline]
     fn prefetch(&self) {
         // Header, key and a short value lie in the first two lines.
-        let start = self.0.as_ptr().cast::<u8>();
-        prefetch(start);
-        prefetch(start.wrapping_add(64));
-    }
-
-    #[inline]
-    fn prefetch_beyond(&self) {
-        if let Some(Value::SortedSet(set)) = self.as_object() {
-            set.prefetch_log();
-        }
+        prefetch_two(self.0.as_ptr());
     }
 }
 

@@ -140,7 +140,7 @@ impl Keyspace {
 
     fn evict_one(&self, index: usize, policy: Policy, now_ms: u64, effects: &mut Effects) -> bool {
         let settings = self.settings();
-        let mut shard = self.lock(index);
+        let Some(mut shard) = self.lock_unless_held(index) else { return false };
         let pins = |db: usize, key: &[u8]| self.mirror_of(db).is_some_and(|mirror| mirror.pins(key));
         let victim = victim(&mut shard, policy, settings, now_ms, &pins);
         let Some((db, hash, key)) = victim else { return false };

@@ -18,7 +18,7 @@ impl Keyspace {
     fn sweep_table(&self, index: usize, db: usize, now_ms: u64, effects: &mut Effects) -> usize {
         let mut removed_keys = 0;
         loop {
-            let mut guard = self.lock(index);
+            let Some(mut guard) = self.lock_unless_held(index) else { return removed_keys };
             let shard = &mut *guard;
             let database = &mut shard.databases[db];
             if database.volatile == 0 {

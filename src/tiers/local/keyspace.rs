@@ -1,6 +1,8 @@
 //! The keyspace: shards that all threads share, each behind a lock of its own.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
@@ -9,15 +11,20 @@ use super::eviction::EvictionState;
 use super::mirror::Mirror;
 use super::shard::{Shard, ShardCounters};
 use crate::config::Settings;
+use crate::types::prefetch::Part;
 
 /// Many more than there are threads, so that two threads rarely meet; a power of two.
 const SHARDS: usize = 256;
+/// Who waits for a lock looks this often whether it is worth waiting.
+const HELD_CHECK: Duration = Duration::from_millis(10);
 
 /// The keys of all databases.
 pub struct Keyspace {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     databases: usize,
     settings: Arc<Settings>,
+    /// Scripts that run past their time, with shards locked.
+    holders: AtomicUsize,
     pub(super) eviction: EvictionState,
     /// The tier that is told of changes, if there is one.
     pub(super) mirror: OnceLock<&'static dyn Mirror>,
@@ -30,7 +37,8 @@ impl Keyspace {
     /// An empty keyspace.
     pub fn new(databases: usize, settings: Arc<Settings>) -> Self {
         let shards = (0..SHARDS).map(|_| CachePadded::new(Mutex::new(Shard::new(databases)))).collect();
-        Self { shards, databases, settings, eviction: EvictionState::default(), mirror: OnceLock::new() }
+        let (holders, mirror) = (AtomicUsize::new(0), OnceLock::new());
+        Self { shards, databases, settings, holders, eviction: EvictionState::default(), mirror }
     }
 
     /// How many databases there are.
@@ -51,7 +59,9 @@ impl Keyspace {
     /// How many keys there are in all databases, one shard locked after the other.
     pub fn len(&self) -> usize {
         let count = |shard: usize| {
-            self.lock(shard).databases.iter().map(|database| database.keys.len()).sum::<usize>()
+            let count =
+                |shard: &Shard| shard.databases.iter().map(|database| database.keys.len()).sum::<usize>();
+            self.lock_unless_held(shard).map_or(0, |shard| count(&shard))
         };
         (0..self.shards()).map(count).sum()
     }
@@ -65,6 +75,43 @@ impl Keyspace {
     #[inline]
     pub(super) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         self.shards[shard].lock()
+    }
+
+    /// Locks one shard; gives up if a script holds it that has had its time.
+    #[inline]
+    pub(super) fn lock_unless_held(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
+        match self.shards[shard].try_lock() {
+            Some(guard) => Some(guard),
+            None => self.wait_unless_held(shard),
+        }
+    }
+
+    #[cold]
+    fn wait_unless_held(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
+        loop {
+            if let Some(guard) = self.shards[shard].try_lock_for(HELD_CHECK) {
+                return Some(guard);
+            }
+            if self.is_held() {
+                return None;
+            }
+        }
+    }
+
+    /// From here on a script holds its locks beyond its time: nobody is to wait for them.
+    pub fn begin_hold(&self) {
+        self.holders.fetch_add(1, Relaxed);
+    }
+
+    /// The script is over.
+    pub fn end_hold(&self) {
+        self.holders.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether a script holds locks beyond its time.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        self.holders.load(Relaxed) > 0
     }
 
     /// Starts the key's bucket on its way into the cache. Does nothing if somebody else is at the shard.
@@ -83,11 +130,15 @@ impl Keyspace {
         }
     }
 
-    /// Starts what a rate limiter reads of the key's value on its way into the cache, once its entry is there.
+    /// Starts a part of the key's value on its way into the cache, once its entry is there.
     #[inline]
-    pub fn prefetch_log(&self, hash: u64, db: usize) {
+    pub fn prefetch_part(&self, hash: u64, db: usize, part: Part) {
         if let Some(shard) = self.shards[Self::shard_of(hash)].try_lock() {
-            shard.databases[db].keys.prefetch_beyond(hash);
+            shard.databases[db].keys.each_candidate(hash, |entry| {
+                if let Some(value) = entry.as_object() {
+                    value.prefetch(part);
+                }
+            });
         }
     }
 

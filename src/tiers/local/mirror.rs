@@ -71,7 +71,7 @@ pub(super) struct Mirrored {
 pub(super) struct Follow {
     pub(super) mirror: Option<&'static dyn Mirror>,
     mirrored: Vec<Mirrored>,
-    pub(super) trial: Option<Trial>,
+    pub(super) trial: Option<Box<Trial>>,
 }
 
 impl Follow {
@@ -114,7 +114,7 @@ impl View<'_> {
     #[cold]
     pub(super) fn keep(&mut self, hash: u64, key: &[u8], event: Event) -> bool {
         if let Some(trial) = &mut self.follow.trial {
-            trial.note(self.db, hash, key);
+            trial.note(self.db, key);
             return true;
         }
         let Some(mirror) = self.follow.mirror.filter(|_| self.db == DATABASE) else { return false };

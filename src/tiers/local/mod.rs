@@ -28,4 +28,4 @@ pub use observers::{Waiter, WaiterOutcome, WatchFlag};
 pub use strings::Expiry;
 pub use trial::{Tried, TriedChange};
 pub use value::{Stored, Value, ValueRef};
-pub use view::{KeyInfo, LockPlan, View};
+pub use view::{KeyInfo, LockPlan, ShardHeld, View};

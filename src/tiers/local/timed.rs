@@ -1,48 +1,13 @@
-//! Values that are changed together with their deadline, in one look at the table: what rate limiters keep.
+//! Strings that are changed together with their deadline, in one look at the table: what rate limiters keep.
 
 use super::effects::Event;
 use super::entry::Entry;
-use super::value::{Stored, Value};
+use super::value::Value;
 use super::view::View;
 use crate::protocol::ReplyError;
 use crate::types::listpack::Item;
 
 impl View<'_> {
-    /// Changes the collection at a key, which is created if there is none, and sets its deadline.
-    ///
-    /// `change` returns its result and the deadline; without one, it has changed nothing, and nothing is recorded.
-    ///
-    /// # Errors
-    /// `WRONGTYPE` if the key holds another type.
-    pub fn upsert_until<T: Stored, R>(
-        &mut self,
-        key: &[u8],
-        event: Event,
-        change: impl FnOnce(&mut T) -> (R, Option<u64>),
-    ) -> Result<R, ReplyError> {
-        let hash = self.hash(key);
-        let (settings, now_ms) = (self.settings(), self.now_ms());
-        let Some(entry) = self.live(hash, key) else {
-            let mut collection = T::default();
-            let (result, deadline) = change(&mut collection);
-            if deadline.is_some() && collection.elements() > 0 {
-                self.insert(hash, Entry::object(key, collection.into_value(), deadline));
-                self.record(hash, key, event);
-            }
-            return Ok(result);
-        };
-        let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;
-        let (result, deadline) = change(collection);
-        super::eviction::touch(entry, settings, now_ms);
-        if deadline.is_some() {
-            let had = entry.deadline().is_some();
-            entry.set_deadline(deadline);
-            self.database(hash).deadline_changed(hash, had, deadline);
-            self.record(hash, key, event);
-        }
-        Ok(result)
-    }
-
     /// Puts another string in the place of the one at a key, if there is one, and sets its deadline.
     ///
     /// `change` sees the string, and returns its result and what to put there; without that, nothing is changed and

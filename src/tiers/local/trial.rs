@@ -7,13 +7,22 @@
 use super::entry::Entry;
 use super::mirror::{Columns, DATABASE};
 use super::view::View;
+use crate::types::hasher::hash_bytes;
 
 /// The changes of a trial that goes on.
 #[derive(Default)]
 pub(super) struct Trial {
     /// Every key that the commands may change, as it was.
-    before: Vec<(usize, u64, Box<[u8]>, Option<Entry>)>,
-    changed: Vec<(usize, u64, Box<[u8]>)>,
+    before: Vec<Before>,
+    /// The databases and names of keys that were changed.
+    changed: Vec<(usize, Box<[u8]>)>,
+}
+
+struct Before {
+    db: usize,
+    hash: u64,
+    key: Box<[u8]>,
+    entry: Option<Entry>,
 }
 
 /// The changes that a trial would have made.
@@ -36,9 +45,9 @@ pub struct TriedChange {
 }
 
 impl Trial {
-    pub(super) fn note(&mut self, db: usize, hash: u64, key: &[u8]) {
-        if !self.changed.iter().any(|(of, _, changed)| *of == db && **changed == *key) {
-            self.changed.push((db, hash, key.into()));
+    pub(super) fn note(&mut self, db: usize, key: &[u8]) {
+        if !self.changed.iter().any(|(of, changed)| *of == db && **changed == *key) {
+            self.changed.push((db, key.into()));
         }
     }
 }
@@ -54,14 +63,16 @@ impl View<'_> {
     /// From here on changes are tried. `keys` are all that may change, with their databases; they are held locked.
     pub fn begin_trial<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])>) {
         let db = self.db;
-        let mut before: Vec<(usize, u64, Box<[u8]>, Option<Entry>)> = Vec::new();
+        let mut before: Vec<Before> = Vec::new();
         for (of, key) in keys {
-            if before.iter().any(|(other, _, name, _)| *other == of && **name == *key) {
+            let is_known = before.iter().any(|noted| noted.db == of && *noted.key == *key);
+            // A command that names no database there is fails.
+            if is_known || of >= self.databases() {
                 continue;
             }
             self.db = of;
-            let (hash, entry) = (crate::types::hasher::hash_bytes(key), self.copy_of(key, key));
-            before.push((of, hash, key.into(), entry));
+            let (hash, entry) = (hash_bytes(key), self.copy_of(key, key));
+            before.push(Before { db: of, hash, key: key.into(), entry });
         }
         self.db = db;
         self.follow_trial(Trial { before, changed: Vec::new() });
@@ -69,11 +80,12 @@ impl View<'_> {
 
     /// Takes the changes back, and returns them.
     pub fn end_trial(&mut self) -> Tried {
-        let Some(Trial { before, changed }) = self.follow.trial.take() else { return Tried::default() };
+        let Some(trial) = self.follow.trial.take() else { return Tried::default() };
+        let Trial { before, changed } = *trial;
         let db = self.db;
         let mut changes = Vec::with_capacity(changed.len());
-        for (of, hash, key, old) in before {
-            if !changed.iter().any(|(other, _, name)| *other == of && *name == key) {
+        for Before { db: of, hash, key, entry: old } in before {
+            if !changed.iter().any(|(other, name)| *other == of && *name == key) {
                 continue;
             }
             self.db = of;
@@ -104,5 +116,49 @@ impl View<'_> {
         }
         self.db = db;
         self.follow.mirror = mirror;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::tiers::local::{Effects, Event, Expiry, Keyspace, LockPlan, WatchFlag};
+    use crate::types::listpack::Item;
+
+    fn text(view: &mut View<'_>, key: &[u8]) -> Option<Vec<u8>> {
+        view.string(key).unwrap().map(|item: Item<'_>| item.to_vec())
+    }
+
+    #[test]
+    fn what_is_tried_is_taken_back_tells_nobody_and_can_be_made() {
+        let keyspace = Keyspace::new(2, Arc::new(Settings::default()));
+        let mut effects = Effects::default();
+        let mut view = View::new(&keyspace, &LockPlan::All, 0, 1000, &mut effects);
+        view.set_string(b"old", b"1", Expiry::At(5000), Event::string("set"));
+        view.set_string(b"gone", b"1", Expiry::Never, Event::string("set"));
+        let flag = WatchFlag::default();
+        view.watch(b"old", &flag);
+        let keys: [(usize, &[u8]); 5] = [(0, b"old"), (0, b"gone"), (0, b"new"), (0, b"same"), (9, b"old")];
+        view.begin_trial(keys.into_iter());
+        view.set_string(b"old", b"2", Expiry::Never, Event::string("set"));
+        view.set_string(b"new", b"2", Expiry::Never, Event::string("set"));
+        assert!(view.delete(b"gone", Event::DEL));
+        assert_eq!(text(&mut view, b"old"), Some(b"2".to_vec()));
+        let tried = view.end_trial();
+        let mut changed: Vec<_> =
+            tried.changes().iter().map(|change| (&*change.key, change.entry.is_some())).collect();
+        changed.sort_unstable();
+        assert_eq!(changed, [(&b"gone"[..], false), (b"new", true), (b"old", true)]);
+        assert_eq!(text(&mut view, b"old"), Some(b"1".to_vec()));
+        assert_eq!(view.info(b"old").unwrap().deadline, Some(5000));
+        assert!(view.contains(b"gone") && !view.contains(b"new") && !flag.is_raised());
+        view.make(tried);
+        assert_eq!(text(&mut view, b"old"), Some(b"2".to_vec()));
+        assert_eq!(view.info(b"old").unwrap().deadline, None);
+        assert!(!view.contains(b"gone") && view.contains(b"new") && flag.is_raised());
+        assert_eq!(view.key_counts(0), (2, 0));
     }
 }

@@ -3,6 +3,7 @@
 use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::listpack::Item;
+use crate::types::prefetch::Part;
 use crate::types::set::Set;
 use crate::types::sorted_set::SortedSet;
 
@@ -113,6 +114,17 @@ impl Value {
             Self::Hash(hash) => ValueRef::Hash(hash),
             Self::Set(set) => ValueRef::Set(set),
             Self::SortedSet(set) => ValueRef::SortedSet(set),
+        }
+    }
+
+    /// Starts a part of a collection on its way into the cache.
+    #[inline]
+    pub fn prefetch(&self, part: Part) {
+        match self {
+            Self::String(_) | Self::List(_) => {}
+            Self::Hash(hash) => hash.prefetch(part),
+            Self::Set(set) => set.prefetch(part),
+            Self::SortedSet(set) => set.prefetch(part),
         }
     }
 

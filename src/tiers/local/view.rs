@@ -47,10 +47,16 @@ pub struct View<'a> {
     /// The command's key, already hashed to find its shard: most commands have just this one.
     first: (&'a [u8], u64),
     touches: bool,
+    /// Waits for shards that a script holds beyond its time, rather than giving up.
+    is_patient: bool,
     /// Whether changes are told to another tier, or only tried.
     follows: bool,
     pub(super) follow: Follow,
 }
+
+/// Why a visit to a shard unwinds: a script holds it beyond its time, and nobody is to wait for it.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardHeld;
 
 /// What is known of a key without looking at its value.
 #[derive(Debug, Clone, Copy)]
@@ -85,12 +91,36 @@ impl<'a> View<'a> {
         now_ms: u64,
         effects: &'a mut Effects,
     ) -> Self {
-        let locks = match plan {
-            LockPlan::Each => Locks::Each,
-            LockPlan::Keys(hashes) => Self::lock_keys(keyspace, hashes),
-            LockPlan::All => Locks::All((0..keyspace.shards()).map(|shard| keyspace.lock(shard)).collect()),
-        };
+        let lock = |shard| Some(keyspace.lock(shard));
+        match Self::lock_plan(keyspace, plan, lock) {
+            Some(locks) => Self::of_locks(keyspace, (locks, plan), db, now_ms, effects, true),
+            None => unreachable!("a lock that waits does not give up"),
+        }
+    }
+
+    /// The same, unless a script holds one of the shards beyond its time. A visit to a shard unwinds with [`ShardHeld`]
+    /// then, if the plan is [`LockPlan::Each`].
+    pub fn acquire(
+        keyspace: &'a Keyspace,
+        plan: &LockPlan,
+        db: usize,
+        now_ms: u64,
+        effects: &'a mut Effects,
+    ) -> Option<Self> {
+        let locks = Self::lock_plan(keyspace, plan, |shard| keyspace.lock_unless_held(shard))?;
+        Some(Self::of_locks(keyspace, (locks, plan), db, now_ms, effects, false))
+    }
+
+    fn of_locks(
+        keyspace: &'a Keyspace,
+        (locks, plan): (Locks<'a>, &LockPlan),
+        db: usize,
+        now_ms: u64,
+        effects: &'a mut Effects,
+        is_patient: bool,
+    ) -> Self {
         let mut view = Self::with(keyspace, locks, db, now_ms, effects, (&[], 0));
+        view.is_patient = is_patient;
         if let LockPlan::Keys(hashes) = plan
             && hashes.len() > 1
         {
@@ -109,8 +139,20 @@ impl<'a> View<'a> {
         first: (&'a [u8], u64),
     ) -> Self {
         let follow = Follow::of(keyspace);
-        let follows = follow.mirror.is_some();
-        Self { keyspace, locks, db, now_ms, effects, first, touches: true, follows, follow }
+        let (touches, is_patient, follows) = (true, false, follow.mirror.is_some());
+        Self { keyspace, locks, db, now_ms, effects, first, touches, is_patient, follows, follow }
+    }
+
+    fn lock_plan(
+        keyspace: &'a Keyspace,
+        plan: &LockPlan,
+        lock: impl FnMut(usize) -> Option<MutexGuard<'a, Shard>>,
+    ) -> Option<Locks<'a>> {
+        Some(match plan {
+            LockPlan::Each => Locks::Each,
+            LockPlan::Keys(hashes) => Self::lock_keys(hashes, lock)?,
+            LockPlan::All => Locks::All((0..keyspace.shards()).map(lock).collect::<Option<_>>()?),
+        })
     }
 
     /// Brings locked keys into the cache together, rather than waiting for each in turn.
@@ -122,7 +164,7 @@ impl<'a> View<'a> {
         hashes.iter().for_each(|&hash| self.database(hash).keys.prefetch_element(hash));
     }
 
-    /// Locks the shard of one key: the common case.
+    /// Locks the shard of one key, unless a script holds it beyond its time: the common case.
     #[inline]
     pub fn of_key(
         keyspace: &'a Keyspace,
@@ -131,21 +173,27 @@ impl<'a> View<'a> {
         db: usize,
         now_ms: u64,
         effects: &'a mut Effects,
-    ) -> Self {
+    ) -> Option<Self> {
         let shard = Keyspace::shard_of(hash);
-        let locks = Locks::One(shard, keyspace.lock(shard));
-        Self::with(keyspace, locks, db, now_ms, effects, (key, hash))
+        let locks = Locks::One(shard, keyspace.lock_unless_held(shard)?);
+        Some(Self::with(keyspace, locks, db, now_ms, effects, (key, hash)))
     }
 
-    fn lock_keys(keyspace: &'a Keyspace, hashes: &[u64]) -> Locks<'a> {
+    fn lock_keys(
+        hashes: &[u64],
+        mut lock: impl FnMut(usize) -> Option<MutexGuard<'a, Shard>>,
+    ) -> Option<Locks<'a>> {
         let mut shards: SmallVec<[usize; 16]> = hashes.iter().map(|&hash| Keyspace::shard_of(hash)).collect();
         shards.sort_unstable();
         shards.dedup();
-        match shards[..] {
+        Some(match shards[..] {
             [] => Locks::Each,
-            [shard] => Locks::One(shard, keyspace.lock(shard)),
-            _ => Locks::Many(shards.iter().map(|&shard| (shard, keyspace.lock(shard))).collect()),
-        }
+            [shard] => Locks::One(shard, lock(shard)?),
+            _ => {
+                let lock = |&shard: &usize| lock(shard).map(|guard| (shard, guard));
+                Locks::Many(shards.iter().map(lock).collect::<Option<_>>()?)
+            }
+        })
     }
 
     /// The time as of which the command runs, in milliseconds since the Unix epoch.
@@ -183,7 +231,12 @@ impl<'a> View<'a> {
     /// Runs `visit` on one shard, locking it if the view does not hold it.
     pub(super) fn with_shard<R>(&mut self, index: usize, visit: impl FnOnce(&mut Shard) -> R) -> R {
         match &mut self.locks {
-            Locks::Each => visit(&mut self.keyspace.lock(index)),
+            Locks::Each if self.is_patient => visit(&mut self.keyspace.lock(index)),
+            Locks::Each => match self.keyspace.lock_unless_held(index) {
+                Some(mut guard) => visit(&mut guard),
+                // Not a panic: the engine replies that the server is busy.
+                None => std::panic::resume_unwind(Box::new(ShardHeld)),
+            },
             Locks::One(held, guard) if *held == index => visit(guard),
             Locks::Many(guards) => match guards.binary_search_by_key(&index, |(held, _)| *held) {
                 Ok(at) => visit(&mut guards[at].1),
@@ -234,7 +287,7 @@ impl<'a> View<'a> {
 
     /// Has changes tried from here on.
     pub(super) fn follow_trial(&mut self, trial: Trial) {
-        self.follow.trial = Some(trial);
+        self.follow.trial = Some(Box::new(trial));
         self.follows = true;
     }
 

@@ -8,12 +8,14 @@
 
 mod compress;
 mod crc64;
+mod functions;
 mod packed;
 mod read;
 mod value;
 mod write;
 
 pub use crc64::crc64;
+pub use functions::{decode_libraries, encode_libraries};
 pub use value::{Decoded, Limits, Source, decode, encode};
 
 /// The version that is written, and the newest that is read.
@@ -30,6 +32,26 @@ pub enum Invalid {
     /// What it says makes no sense, or is of a type that is not known.
     #[error("bad data format")]
     Data,
+}
+
+/// A payload's content with version and checksum behind it.
+fn sealed(mut content: Vec<u8>) -> Vec<u8> {
+    content.extend_from_slice(&VERSION.to_le_bytes());
+    let sum = crc64(&content);
+    content.extend_from_slice(&sum.to_le_bytes());
+    content
+}
+
+/// The content of a payload whose version and checksum are right.
+fn unsealed(payload: &[u8]) -> Result<&[u8], Invalid> {
+    let content_len = payload.len().checked_sub(FOOTER).ok_or(Invalid::Footer)?;
+    let (content, footer) = payload.split_at(content_len);
+    let (version, sum) = footer.split_first_chunk::<2>().ok_or(Invalid::Footer)?;
+    let is_sound = crc64(&payload[..content_len + 2]).to_le_bytes() == *sum;
+    if u16::from_le_bytes(*version) > VERSION || !is_sound {
+        return Err(Invalid::Footer);
+    }
+    Ok(content)
 }
 
 /// The types of values, as their first byte says.

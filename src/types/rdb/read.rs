@@ -18,6 +18,10 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn bytes(&mut self, count: usize) -> Result<&'a [u8], Invalid> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(Invalid::Data)?;
         self.0 = rest;

@@ -3,7 +3,7 @@
 use super::packed;
 use super::read::{Reader, score_of};
 use super::write::Writer;
-use super::{FOOTER, Invalid, VERSION, crc64, kind, node};
+use super::{Invalid, kind, node, sealed, unsealed};
 use crate::types::listpack::{Item, NumBuf};
 use crate::types::{hash, list, set, sorted_set};
 
@@ -98,10 +98,7 @@ pub fn encode(source: Source<'_>) -> Vec<u8> {
             }
         },
     }
-    let mut payload = writer.0;
-    payload.extend_from_slice(&VERSION.to_le_bytes());
-    payload.extend_from_slice(&crc64(&payload).to_le_bytes());
-    payload
+    sealed(writer.0)
 }
 
 fn encode_set(writer: &mut Writer, set: &set::Set) {
@@ -127,14 +124,7 @@ fn encode_set(writer: &mut Writer, set: &set::Set) {
 /// # Errors
 /// What is wrong with it.
 pub fn decode(payload: &[u8], limits: &Limits) -> Result<Decoded, Invalid> {
-    let content_len = payload.len().checked_sub(FOOTER).ok_or(Invalid::Footer)?;
-    let (content, footer) = payload.split_at(content_len);
-    let (version, sum) = footer.split_first_chunk::<2>().ok_or(Invalid::Footer)?;
-    let is_sound = crc64(&payload[..content_len + 2]).to_le_bytes() == *sum;
-    if u16::from_le_bytes(*version) > VERSION || !is_sound {
-        return Err(Invalid::Footer);
-    }
-    let mut reader = Reader::new(content);
+    let mut reader = Reader::new(unsealed(payload)?);
     match reader.byte()? {
         kind::STRING => Ok(Decoded::String(reader.string()?.into_owned())),
         kind @ (kind::LIST | kind::LIST_NODES) => {

@@ -7,6 +7,7 @@ use intset::IntSet;
 use super::compact::Compact;
 use super::hasher::hash_bytes;
 use super::listpack::{Item, Listpack};
+use super::prefetch::Part;
 use super::table::{Element, Table};
 
 /// When a set leaves its compact encodings.
@@ -35,6 +36,11 @@ impl Element for Compact {
     fn hash(&self) -> u64 {
         hash_bytes(self.bytes())
     }
+
+    #[inline]
+    fn prefetch(&self) {
+        Compact::prefetch(self);
+    }
 }
 
 impl Default for Set {
@@ -57,6 +63,14 @@ impl Set {
             Form::Integers(integers) => integers.len(),
             Form::Packed(pack) => pack.len(),
             Form::Table(table) => table.len(),
+        }
+    }
+
+    /// Starts what a look at a member reads on its way into the cache.
+    #[inline]
+    pub fn prefetch(&self, part: Part) {
+        if let Form::Table(table) = &self.0 {
+            table.prefetch_part(part);
         }
     }
 

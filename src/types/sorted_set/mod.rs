@@ -11,6 +11,7 @@ use tree::{Member, Ranked, Tree};
 use super::hasher::hash_bytes;
 use super::listpack::{Item, Listpack, NumBuf, Pos};
 use super::number::{FloatBuf, format_f64, parse_f64, parse_i64};
+use super::prefetch::Part;
 use super::table::{Element, Table};
 
 /// When a sorted set leaves its compact encoding.
@@ -72,6 +73,11 @@ struct Full {
 impl Element for Member {
     fn hash(&self) -> u64 {
         hash_bytes(self.bytes())
+    }
+
+    #[inline]
+    fn prefetch(&self) {
+        Member::prefetch(self);
     }
 }
 
@@ -179,6 +185,16 @@ impl SortedSet {
         }
     }
 
+    /// Starts what a look at a member, or a call of a rate limiter, reads on its way into the cache.
+    #[inline]
+    pub fn prefetch(&self, part: Part) {
+        match (&self.0, part) {
+            (Form::Full(full), _) => full.dictionary.prefetch_part(part),
+            (Form::Log(log), Part::Log) => log.prefetch(),
+            _ => {}
+        }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -258,8 +274,9 @@ impl SortedSet {
                     return None;
                 };
                 let old = found.score();
-                if old != score {
-                    let entry = full.tree.remove(full.tree.rank_of(old, member));
+                if old != score
+                    && let Some(entry) = full.tree.take(old, member)
+                {
                     entry.member.set_score(score);
                     full.tree.insert(Ranked { score, member: entry.member });
                 }
@@ -287,7 +304,7 @@ impl SortedSet {
             Form::Full(full) => {
                 let removed = full.dictionary.remove(hash_bytes(member), |other| other.bytes() == member)?;
                 let score = removed.score();
-                full.tree.remove(full.tree.rank_of(score, member));
+                full.tree.take(score, member);
                 Some(score)
             }
             Form::Log(_) => unreachable!("done above"),

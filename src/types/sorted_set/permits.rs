@@ -79,14 +79,6 @@ impl SortedSet {
         }
     }
 
-    /// Starts what a call of the limiter reads on its way into the cache.
-    #[inline]
-    pub fn prefetch_log(&self) {
-        if let Form::Log(log) = &self.0 {
-            log.prefetch();
-        }
-    }
-
     /// Takes the oldest permits out.
     #[inline]
     pub fn drop_oldest_permits(&mut self, count: usize) {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use triomphe::ThinArc;
 
+use crate::types::prefetch::prefetch_two;
+
 /// Members of a leaf, and children of a branch.
 const WIDTH: usize = 64;
 
@@ -27,6 +29,11 @@ impl Member {
     #[inline]
     pub(super) fn score(&self) -> f64 {
         f64::from_bits(self.0.header.header.load(Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        prefetch_two(self.0.as_ptr());
     }
 
     pub(super) fn set_score(&self, score: f64) {
@@ -126,6 +133,22 @@ impl Node {
         branch.counts[child] -= 1;
         branch.mend(child);
         removed
+    }
+
+    fn take(&mut self, score: f64, member: &[u8]) -> Option<Ranked> {
+        let branch = match self {
+            Self::Leaf(entries) => {
+                let at = entries.partition_point(|entry| entry.order(score, member).is_lt());
+                let is_there = entries.get(at).is_some_and(|entry| entry.order(score, member).is_eq());
+                return is_there.then(|| entries.remove(at));
+            }
+            Self::Branch(branch) => branch,
+        };
+        let child = branch.separators.partition_point(|separator| separator.order(score, member).is_le());
+        let taken = branch.children[child].take(score, member)?;
+        branch.counts[child] -= 1;
+        branch.mend(child);
+        Some(taken)
     }
 
     fn rank_where(&self, before: &impl Fn(&Ranked) -> bool) -> usize {
@@ -237,13 +260,26 @@ impl Tree {
     pub(super) fn remove(&mut self, rank: usize) -> Ranked {
         self.len -= 1;
         let removed = self.root.remove(rank);
+        self.lower();
+        removed
+    }
+
+    /// Takes a member of this score out, if it is there.
+    pub(super) fn take(&mut self, score: f64, member: &[u8]) -> Option<Ranked> {
+        let taken = self.root.take(score, member)?;
+        self.len -= 1;
+        self.lower();
+        Some(taken)
+    }
+
+    /// Takes levels away whose only branch leads to one child.
+    fn lower(&mut self) {
         while let Node::Branch(branch) = &mut self.root
             && branch.children.len() == 1
             && let Some(only) = branch.children.pop()
         {
             self.root = only;
         }
-        removed
     }
 
     /// How many members `before` accepts: it must accept all up to some rank and none from there on.

@@ -11,7 +11,7 @@ mod bucket;
 
 use bucket::{Bucket, SLOTS};
 
-use super::prefetch::prefetch;
+use super::prefetch::{Part, prefetch};
 
 /// What a table holds: 8 bytes wide, mostly an owning pointer.
 pub trait Element {
@@ -23,8 +23,6 @@ pub trait Element {
     }
     /// Starts what it points to on its way into the cache.
     fn prefetch(&self) {}
-    /// The same for what lies behind that, which should have arrived.
-    fn prefetch_beyond(&self) {}
 }
 
 /// The table grows when it holds more elements per bucket than this.
@@ -457,16 +455,24 @@ impl<E: Element> Table<E> {
     /// Starts what may be the element of this hash on its way; its bucket should have arrived.
     #[inline]
     pub fn prefetch_element(&self, hash: u64) {
-        if !self.array.buckets.is_empty() {
-            self.array.buckets[self.array.index(hash)].each_candidate(tag(hash), E::prefetch);
+        self.each_candidate(hash, E::prefetch);
+    }
+
+    /// The same for a table that is the value of a key.
+    #[inline]
+    pub fn prefetch_part(&self, part: Part) {
+        match part {
+            Part::Bucket(hash) => self.prefetch(hash),
+            Part::Member(hash) => self.prefetch_element(hash),
+            Part::Log => {}
         }
     }
 
-    /// Starts what lies behind such an element on its way; the element should have arrived.
+    /// Calls `visit` for what may be the element of this hash; it may be another, or missing while the table moves.
     #[inline]
-    pub fn prefetch_beyond(&self, hash: u64) {
+    pub fn each_candidate(&self, hash: u64, visit: impl Fn(&E)) {
         if !self.array.buckets.is_empty() {
-            self.array.buckets[self.array.index(hash)].each_candidate(tag(hash), E::prefetch_beyond);
+            self.array.buckets[self.array.index(hash)].each_candidate(tag(hash), visit);
         }
     }
 

@@ -50,11 +50,11 @@ fn own_writes_do_not_invalidate() {
     flush(&server);
     postgres.sql("UPDATE notes SET body = 'theirs' WHERE title = 'last'");
     wait_for(|| client.run("GET note:own:last") == bulk("theirs"));
-    let loads = info(&server, "database_loads");
+    let loads = info(&server, "writebehind_loads");
     for number in 0..50 {
         assert_eq!(client.run(&format!("GET note:own:{number}")), bulk("x"));
     }
-    assert_eq!(info(&server, "database_loads"), loads);
+    assert_eq!(info(&server, "writebehind_loads"), loads);
 }
 
 #[test]

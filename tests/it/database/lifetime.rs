@@ -53,14 +53,14 @@ fn what_is_not_flushed_is_not_evicted() {
     });
     assert!(refused.is_some_and(|reply| reply.starts_with("-OOM ")), "memory has a bound");
     assert!(written.len() > 500, "{}", written.len());
-    let loads = info(&server, "database_loads");
+    let loads = info(&server, "writebehind_loads");
     for number in &written {
         assert_eq!(
             client.run(&format!("STRLEN any:{number}")),
             format!(":{}\r\n", 2000 + number.to_string().len())
         );
     }
-    assert_eq!(info(&server, "database_loads"), loads);
+    assert_eq!(info(&server, "writebehind_loads"), loads);
     flush(&server);
     let count = written.len().to_string();
     assert_eq!(postgres.sql("SELECT count(*) FROM anteroom_entries"), [count]);
@@ -72,7 +72,7 @@ fn what_is_not_flushed_is_not_evicted() {
     for number in &written {
         assert_eq!(client.run(&format!("GET any:{number}")), bulk(&format!("{value}{number}")));
     }
-    assert!(info(&server, "database_loads") > loads);
+    assert!(info(&server, "writebehind_loads") > loads);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::harness::Server;
 use crate::postgres::Postgres;
 
 fn loads(server: &Server) -> i64 {
-    info(server, "database_loads")
+    info(server, "writebehind_loads")
 }
 
 #[test]

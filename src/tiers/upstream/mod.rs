@@ -1,0 +1,159 @@
+//! The upstream tier (L2): a Redis that is the authority, shared by all hosts, and a coherent near cache of it.
+//!
+//! Two connections are shared by all clients: one speaks RESP3 and is told by upstream of every change of a key that was
+//! read through it; the other speaks RESP2, for replies whose form in RESP2 is not known here. Both, and the clock-driven
+//! work, live on one thread; clients' requests come to them by way of buffers, from whatever thread. What goes by another
+//! connection than the first counts as a write of its keys, so that no client sees a key go back in time.
+
+mod catalogue;
+mod coherence;
+mod connect;
+mod dedicated;
+mod expected;
+mod frame;
+mod gather;
+mod invalidate;
+mod link;
+mod near;
+mod resp2;
+mod sentinel;
+mod socket;
+mod statistics;
+mod stream;
+mod watched;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+pub use catalogue::{Catalogue, ForeignCommand};
+pub use connect::{ConnectError, Connection, encode};
+pub use dedicated::{Dedicated, Pool};
+pub use expected::{Expected, Form, Writing};
+pub use frame::{elements, integer, is_error, text};
+pub use gather::{Failure, Gather, Outcome, Ticket};
+pub use invalidate::invalidate;
+pub use link::{About, Link, now_ms};
+pub use near::{Filling, Found, KeyReport, Miss, Near, Request};
+pub use resp2::{Rewrite, rewrite};
+pub use statistics::{Statistics, count};
+pub use stream::Stream;
+pub use watched::{Call, Watched};
+
+use crate::config::upstream::{KeyRule, KeyTier, OnFailure, UpstreamConfig};
+use crate::types::glob;
+
+/// A tick of what happens by the clock.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The Redis behind this server.
+pub struct Upstream {
+    /// How it is reached, and for how long replies are kept.
+    pub config: Arc<UpstreamConfig>,
+    /// Replies that are kept.
+    pub near: Arc<Near>,
+    /// The connection that tells of changes; RESP3.
+    pub tracked: Arc<Link>,
+    /// The other one; RESP2.
+    pub plain: Arc<Link>,
+    /// Connections of one client's own.
+    pub pool: Arc<Pool>,
+    /// What is counted.
+    pub statistics: Arc<Statistics>,
+    keys: Vec<KeyRule>,
+}
+
+impl Upstream {
+    /// Sets the tier up; nothing is connected before [`Upstream::start`].
+    ///
+    /// # Errors
+    /// If the authorities' file cannot be read.
+    pub fn new(config: &UpstreamConfig, keys: &[KeyRule]) -> std::io::Result<Self> {
+        let dialer = socket::Dialer::new(config)?;
+        let config = Arc::new(config.clone());
+        let statistics = Arc::new(Statistics::default());
+        let stale = if config.on_failure == OnFailure::Stale { config.stale_ttl } else { Duration::ZERO };
+        let millis = |time: Duration| time.as_millis() as u64;
+        let near =
+            Near::new(millis(config.heartbeat), millis(stale), config.early_refresh, statistics.clone());
+        let near = Arc::new(near);
+        let link = |is_tracked| {
+            Arc::new(Link::new(is_tracked, config.clone(), dialer.clone(), near.clone(), statistics.clone()))
+        };
+        Ok(Self {
+            tracked: link(true),
+            plain: link(false),
+            pool: Arc::new(Pool::new(
+                config.connections - 2,
+                dialer.clone(),
+                near.clone(),
+                config.clone(),
+                statistics.clone(),
+            )),
+            near,
+            config,
+            statistics,
+            keys: keys.to_vec(),
+        })
+    }
+
+    /// Starts the thread of the shared connections.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(self: &Arc<Self>) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let upstream = self.clone();
+        std::thread::Builder::new().name("upstream".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::spawn(upstream.tracked.clone().run());
+                tokio::spawn(upstream.plain.clone().run());
+                upstream.sweep().await;
+            });
+        })?;
+        Ok(())
+    }
+
+    async fn sweep(&self) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for turn in 0.. {
+            ticks.tick().await;
+            // Each shard about once in two seconds.
+            for shard in (turn % 16..Near::shards()).step_by(16) {
+                self.near.sweep(shard, now_ms());
+            }
+        }
+    }
+
+    /// What upstream says of itself.
+    pub fn about(&self) -> About {
+        self.tracked.about()
+    }
+
+    /// Whether some keys are exceptions.
+    pub fn has_rules(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Where a key lives, if not upstream and here.
+    #[inline]
+    pub fn tier_of(&self, key: &[u8]) -> Option<KeyTier> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        let rule = self.keys.iter().find(|rule| glob::matches(rule.pattern.as_bytes(), key));
+        rule.map(|rule| rule.tier)
+    }
+
+    /// Marks keys as being written until what is returned is dropped.
+    pub fn writing(&self, keys: SmallVec<[(u64, Box<[u8]>); 1]>) -> Writing {
+        Writing::to(&self.near, keys)
+    }
+
+    /// The same for every key.
+    pub fn writing_all(&self) -> Writing {
+        Writing::to_all(&self.near)
+    }
+}

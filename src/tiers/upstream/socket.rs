@@ -1,0 +1,128 @@
+//! The socket to upstream: TCP, or TLS over it. Certificates and names are always verified.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::sentinel;
+use crate::config::upstream::UpstreamConfig;
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Plain(TcpStream),
+    /// TLS.
+    Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+/// How sockets are made.
+#[derive(Clone)]
+pub struct Dialer {
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.tls.is_some() { "TLS" } else { "TCP" })
+    }
+}
+
+impl Dialer {
+    /// For an upstream.
+    ///
+    /// # Errors
+    /// If the authorities' file cannot be read, or the host is no name that a certificate can have.
+    pub fn new(config: &UpstreamConfig) -> io::Result<Self> {
+        if !config.endpoint.tls {
+            return Ok(Self { tls: None });
+        }
+        let mut roots = RootCertStore::empty();
+        match &config.tls_ca_cert_file {
+            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            Some(path) => {
+                let fault = |why: &dyn std::fmt::Display| {
+                    io::Error::other(format!("upstream.tls-ca-cert-file: {}: {why}", path.display()))
+                };
+                for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fault(&error))? {
+                    let certificate = certificate.map_err(|error| fault(&error))?;
+                    roots.add(certificate).map_err(|error| fault(&error))?;
+                }
+                if roots.is_empty() {
+                    return Err(fault(&"holds no certificate"));
+                }
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        let client = builder.with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from(config.endpoint.host.clone()).map_err(io::Error::other)?;
+        Ok(Self { tls: Some((TlsConnector::from(Arc::new(client)), name)) })
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// If upstream cannot be reached, or is not who it should be.
+    pub async fn dial(&self, config: &UpstreamConfig) -> io::Result<Socket> {
+        let (host, port) = match &config.endpoint.sentinels {
+            Some(sentinels) => sentinel::master(sentinels, config.timeout / 4).await?,
+            None => (config.endpoint.host.clone(), config.endpoint.port),
+        };
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => Ok(Socket::Plain(stream)),
+            Some((connector, name)) => {
+                Ok(Socket::Encrypted(Box::new(connector.connect(name.clone(), stream).await?)))
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, to),
+            Self::Encrypted(stream) => Pin::new(stream).poll_read(context, to),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Encrypted(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Encrypted(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Encrypted(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! A client library that people use, in ordinary use.
+
+use std::process::Command;
+
+use super::Pair;
+
+#[test]
+fn redis_py_works_through_it() {
+    let pair = Pair::start("");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/upstream/redis_py.py");
+    let has_redis = |python: &&str| {
+        Command::new(python).args(["-c", "import redis"]).output().is_ok_and(|output| output.status.success())
+    };
+    let python = ["python3", "/usr/bin/python3"].into_iter().find(has_redis);
+    let python = python.expect("python3 with redis-py is missing: apt-get install python3-redis");
+    let output = Command::new(python).arg(script).arg(pair.anteroom.port.to_string()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("RESP2 ok") && out.contains("RESP3 ok"), "{out}\n{err}");
+}
