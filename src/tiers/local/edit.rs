@@ -91,7 +91,6 @@ impl View<'_> {
         change: impl FnOnce(&mut T) -> (R, bool, Option<u64>),
     ) -> Result<R, ReplyError> {
         let hash = self.hash(key);
-        self.before_edit(hash, key);
         let (settings, now_ms) = (self.settings(), self.now_ms());
         self.before_edit(hash, key);
         let Some(entry) = self.live(hash, key) else {

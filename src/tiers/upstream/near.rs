@@ -779,9 +779,10 @@ mod tests {
         for number in 0..1000 {
             fill(&near, &["GET", &format!("k{number}")], &[b'x'; 100], 100);
         }
-        // The first round only finds that all were used.
+        // The first round finds that all were used, and in the end takes one, whichever that is.
         near.evict(1);
-        (0..100).for_each(|number| assert!(find(&near, &["GET", &format!("k{number}")], 0).is_some()));
+        let is_there = |number: &i32| find(&near, &["GET", &format!("k{number}")], 0).is_some();
+        assert!((0..100).filter(is_there).count() >= 99);
         near.evict(200_000);
         let kept = (0..1000).filter(|number| find(&near, &["GET", &format!("k{number}")], 0).is_some());
         let (old, used) = kept.partition::<Vec<_>, _>(|number| *number >= 100);
