@@ -4,11 +4,9 @@ use super::arguments::{Options, integer};
 use super::keys::{access::*, key_at};
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Group, category};
-use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
-use crate::tiers::local::{Entry, Event, Value, ValueRef, View, access_record};
-use crate::types::rdb::{self, Decoded, Invalid, Limits, Source};
-use crate::types::{hash, set, sorted_set};
+use crate::tiers::local::{Entry, Event, ValueRef, View, access_record, rdb_limits};
+use crate::types::rdb::{self, Invalid, Source};
 
 /// The rows of this family.
 pub const COMMANDS: &[CommandSpec] = &[
@@ -101,7 +99,7 @@ fn restore(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comman
     }
     let ttl = u64::try_from(integer(args.at(2))?)
         .map_err(|_| ReplyError::fixed("ERR Invalid TTL value, must be >= 0"))?;
-    let decoded = rdb::decode(args.at(3), &limits(view))?;
+    let decoded = rdb::decode(args.at(3), &rdb_limits(view.settings()))?;
     let base = if options.is_absolute { 0 } else { now_ms };
     let deadline = (ttl > 0).then(|| ttl.saturating_add(base).min(i64::MAX as u64));
     if deadline.is_some_and(|deadline| deadline <= now_ms) {
@@ -109,37 +107,11 @@ fn restore(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comman
         reply.ok();
         return Ok(());
     }
-    let entry = match decoded {
-        Decoded::String(bytes) => Entry::string(key, &bytes, deadline),
-        Decoded::List(list) => Entry::object(key, Value::List(list), deadline),
-        Decoded::Hash(hash) => Entry::object(key, Value::Hash(hash), deadline),
-        Decoded::Set(set) => Entry::object(key, Value::Set(set), deadline),
-        Decoded::SortedSet(set) => Entry::object(key, Value::SortedSet(set), deadline),
-    };
+    let entry = Entry::decoded(key, decoded, deadline);
     view.put_entry(entry, Event::generic("restore"));
     if let Some(access) = access_record(view.settings(), now_ms, options.idle, options.frequency) {
         view.set_access(key, access);
     }
     reply.ok();
     Ok(())
-}
-
-fn limits(view: &View<'_>) -> Limits {
-    let size = |id: Id| view.settings().int(id) as usize;
-    Limits {
-        list: view.settings().int(Id::ListMaxListpackSize) as i32,
-        hash: hash::Limits {
-            entries: size(Id::HashMaxListpackEntries),
-            value: size(Id::HashMaxListpackValue),
-        },
-        set: set::Limits {
-            integers: size(Id::SetMaxIntsetEntries),
-            entries: size(Id::SetMaxListpackEntries),
-            value: size(Id::SetMaxListpackValue),
-        },
-        sorted_set: sorted_set::Limits {
-            entries: size(Id::ZsetMaxListpackEntries),
-            value: size(Id::ZsetMaxListpackValue),
-        },
-    }
 }

@@ -147,6 +147,12 @@ impl Worker {
         let evicted = self.instance.keyspace.make_room(now_ms, &mut self.effects);
         self.instance.note_latency("eviction-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         self.settle();
+        if evicted == Evicted::Exhausted
+            && let Some(tier) = self.instance.database()
+        {
+            // Keys that wait for the database may be all that is left: once it has them they can go.
+            tier.hurry();
+        }
         let executes_writes = || {
             command.spec.name == "exec"
                 && session.transaction.as_ref().is_some_and(|transaction| {

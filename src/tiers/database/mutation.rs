@@ -5,10 +5,10 @@
 
 use super::rules::{Content, Rule};
 use super::store::RowState;
-use crate::config::{Id, Settings};
-use crate::tiers::local::{Columns, Entry, Value, ValueRef};
-use crate::types::rdb::{self, Decoded, Limits, Source};
-use crate::types::{hash, set, sorted_set};
+use crate::config::Settings;
+use crate::tiers::local::{Columns, Entry, Value, ValueRef, rdb_limits};
+use crate::types::hash;
+use crate::types::rdb::{self, Source};
 
 /// The state that a row of the rule is to have for this value.
 pub fn state_of(rule: &Rule, value: ValueRef<'_>, deadline: Option<u64>) -> RowState {
@@ -69,7 +69,7 @@ pub fn entry_of(
     settings: &Settings,
     columns: Option<&Content>,
 ) -> Result<Option<Entry>, rdb::Invalid> {
-    let limits = limits(settings);
+    let limits = rdb_limits(settings);
     let hash_of = |pairs: &mut dyn Iterator<Item = (&[u8], &[u8])>| {
         let mut hash = hash::Hash::default();
         for (field, value) in pairs {
@@ -99,35 +99,9 @@ pub fn entry_of(
                 (Some(own), Some(rule)) => Some(own.min(rule)),
                 (own, rule) => own.or(rule),
             };
-            Some(match rdb::decode(payload, &limits)? {
-                Decoded::String(bytes) => Entry::string(key, &bytes, deadline),
-                Decoded::List(list) => Entry::object(key, Value::List(list), deadline),
-                Decoded::Hash(hash) => Entry::object(key, Value::Hash(hash), deadline),
-                Decoded::Set(set) => Entry::object(key, Value::Set(set), deadline),
-                Decoded::SortedSet(set) => Entry::object(key, Value::SortedSet(set), deadline),
-            })
+            Some(Entry::decoded(key, rdb::decode(payload, &limits)?, deadline))
         }
     })
-}
-
-fn limits(settings: &Settings) -> Limits {
-    let size = |id: Id| settings.int(id) as usize;
-    Limits {
-        list: settings.int(Id::ListMaxListpackSize) as i32,
-        hash: hash::Limits {
-            entries: size(Id::HashMaxListpackEntries),
-            value: size(Id::HashMaxListpackValue),
-        },
-        set: set::Limits {
-            integers: size(Id::SetMaxIntsetEntries),
-            entries: size(Id::SetMaxListpackEntries),
-            value: size(Id::SetMaxListpackValue),
-        },
-        sorted_set: sorted_set::Limits {
-            entries: size(Id::ZsetMaxListpackEntries),
-            value: size(Id::ZsetMaxListpackValue),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -318,11 +318,17 @@ impl Tier {
         }
     }
 
-    /// Flushes what was accepted until now; says whether it was done in time.
-    pub async fn flush(&self, timeout: Option<Duration>) -> bool {
+    /// Has what was accepted until now flushed without waiting for batches to fill.
+    pub fn hurry(&self) -> u64 {
         let end = self.backlog.lock().end();
         self.hurry.fetch_max(end, Ordering::SeqCst);
         self.work.notify_one();
+        end
+    }
+
+    /// Flushes what was accepted until now; says whether it was done in time.
+    pub async fn flush(&self, timeout: Option<Duration>) -> bool {
+        let end = self.hurry();
         let mut done = self.done.subscribe();
         // The sender lives as long as the tier.
         let flushed = async { done.wait_for(|done| *done >= end).await.is_ok() };

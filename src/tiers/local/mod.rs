@@ -1,5 +1,6 @@
 //! The local tier (L1): the in-memory keyspace of this process.
 
+mod decoded;
 mod edit;
 mod effects;
 mod entry;
@@ -19,6 +20,7 @@ mod trial;
 mod value;
 mod view;
 
+pub use decoded::rdb_limits;
 pub use effects::{Effects, Event, EventClass};
 pub use entry::Entry;
 pub use eviction::{Evicted, access_record, frequency, idle_seconds};
