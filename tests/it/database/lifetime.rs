@@ -40,6 +40,8 @@ fn what_is_not_flushed_is_not_evicted() {
     let text = config(&postgres.url(), options, super::RULES);
     let server = serve(&text, &["--maxmemory", "24mb", "--maxmemory-policy", "allkeys-lru"]);
     let mut client = server.client();
+    // When memory is full the server flushes at once: here it cannot.
+    postgres.signal(libc::SIGSTOP);
     let value = "v".repeat(2000);
     let mut written = Vec::new();
     let refused = (0..20_000).find_map(|number| {
@@ -61,6 +63,7 @@ fn what_is_not_flushed_is_not_evicted() {
         );
     }
     assert_eq!(info(&server, "writebehind_loads"), loads);
+    postgres.signal(libc::SIGCONT);
     flush(&server);
     let count = written.len().to_string();
     assert_eq!(postgres.sql("SELECT count(*) FROM anteroom_entries"), [count]);
