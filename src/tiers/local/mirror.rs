@@ -68,16 +68,19 @@ pub(super) struct Mirrored {
 }
 
 /// What a view has to do for other tiers.
+#[derive(Default)]
 pub(super) struct Follow {
     pub(super) mirror: Option<&'static dyn Mirror>,
     mirrored: Vec<Mirrored>,
-    pub(super) trial: Option<Box<Trial>>,
+    pub(super) trial: Option<Trial>,
 }
 
 impl Follow {
+    /// What follows changes of a keyspace; nothing if nobody does.
     #[inline]
-    pub(super) fn of(keyspace: &Keyspace) -> Self {
-        Self { mirror: keyspace.mirror.get().copied(), mirrored: Vec::new(), trial: None }
+    pub(super) fn of(keyspace: &Keyspace) -> Option<Box<Self>> {
+        let mirror = keyspace.mirror.get()?;
+        Some(Box::new(Self { mirror: Some(*mirror), mirrored: Vec::new(), trial: None }))
     }
 }
 
@@ -98,28 +101,32 @@ impl View<'_> {
     /// A key is about to be edited, not replaced.
     #[cold]
     pub(super) fn note_before(&mut self, hash: u64, key: &[u8]) {
-        let Some(mirror) = self.follow.mirror.filter(|_| self.db == DATABASE) else { return };
-        if self.follow.mirrored.iter().any(|mirrored| *mirrored.key == *key) {
+        let Some(follow) = self.follow.as_ref().filter(|_| self.db == DATABASE) else { return };
+        let Some(mirror) = follow.mirror else { return };
+        if follow.mirrored.iter().any(|mirrored| *mirrored.key == *key) {
             return;
         }
         let Some(rule) = mirror.rule(key) else { return };
         let before = self.live(hash, key).and_then(|entry| mirror.columns(rule, entry.value()));
-        if before.is_some() {
+        if before.is_some()
+            && let Some(follow) = &mut self.follow
+        {
             let key = key.into();
-            self.follow.mirrored.push(Mirrored { rule, hash, key, before, is_recorded: false });
+            follow.mirrored.push(Mirrored { rule, hash, key, before, is_recorded: false });
         }
     }
 
     /// Keeps a recorded change for the end of the view; says whether it is only tried.
     #[cold]
     pub(super) fn keep(&mut self, hash: u64, key: &[u8], event: Event) -> bool {
-        if let Some(trial) = &mut self.follow.trial {
+        let Some(follow) = &mut self.follow else { return false };
+        if let Some(trial) = &mut follow.trial {
             trial.note(self.db, key);
             return true;
         }
-        let Some(mirror) = self.follow.mirror.filter(|_| self.db == DATABASE) else { return false };
+        let Some(mirror) = follow.mirror.filter(|_| self.db == DATABASE) else { return false };
         let Some(rule) = mirror.rule(key) else { return false };
-        let noted = self.follow.mirrored.iter_mut().find(|mirrored| *mirrored.key == *key);
+        let noted = follow.mirrored.iter_mut().find(|mirrored| *mirrored.key == *key);
         if !mirror.wants(rule, key, event) {
             return false;
         }
@@ -127,15 +134,15 @@ impl View<'_> {
             Some(noted) => noted.is_recorded = true,
             None => {
                 let (before, is_recorded, key) = (None, true, key.into());
-                self.follow.mirrored.push(Mirrored { rule, hash, key, before, is_recorded });
+                follow.mirrored.push(Mirrored { rule, hash, key, before, is_recorded });
             }
         }
         false
     }
 
     #[cold]
-    fn tell(&mut self, mirror: &'static dyn Mirror) {
-        let mirrored = std::mem::take(&mut self.follow.mirrored);
+    fn tell(&mut self, follow: Follow) {
+        let Follow { mirror: Some(mirror), mirrored, .. } = follow else { return };
         let change = |mirrored: &'_ Mirrored| {
             let entry = self.held(mirrored.hash)?.databases[DATABASE].find(mirrored.hash, &mirrored.key);
             Some(entry.map(|entry| (entry.value(), entry.deadline())))
@@ -180,10 +187,8 @@ impl View<'_> {
 impl Drop for View<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.follow.mirrored.is_empty()
-            && let Some(mirror) = self.follow.mirror
-        {
-            self.tell(mirror);
+        if let Some(follow) = self.follow.take() {
+            self.tell(*follow);
         }
     }
 }

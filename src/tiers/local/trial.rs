@@ -80,8 +80,10 @@ impl View<'_> {
 
     /// Takes the changes back, and returns them.
     pub fn end_trial(&mut self) -> Tried {
-        let Some(trial) = self.follow.trial.take() else { return Tried::default() };
-        let Trial { before, changed } = *trial;
+        let Some(trial) = self.follow.as_mut().and_then(|follow| follow.trial.take()) else {
+            return Tried::default();
+        };
+        let Trial { before, changed } = trial;
         let db = self.db;
         let mut changes = Vec::with_capacity(changed.len());
         for Before { db: of, hash, key, entry: old } in before {
@@ -91,7 +93,7 @@ impl View<'_> {
             self.db = of;
             let entry = self.database(hash).remove(hash, &key);
             let before = old.and_then(|old| {
-                let mirror = self.follow.mirror.filter(|_| of == DATABASE);
+                let mirror = self.follow.as_ref().and_then(|follow| follow.mirror).filter(|_| of == DATABASE);
                 let before = mirror.and_then(|mirror| mirror.columns(mirror.rule(&key)?, old.value()));
                 self.insert(hash, old);
                 before
@@ -104,7 +106,7 @@ impl View<'_> {
 
     /// Makes tried changes for good, which other tiers have already. The keys are held locked.
     pub fn make(&mut self, tried: Tried) {
-        let (db, mirror) = (self.db, self.follow.mirror.take());
+        let (db, follow) = (self.db, self.follow.take());
         for TriedChange { db: of, hash, key, entry, .. } in tried.changes {
             self.db = of;
             self.remove(hash, &key);
@@ -115,7 +117,7 @@ impl View<'_> {
             self.tell_observers(hash, &key);
         }
         self.db = db;
-        self.follow.mirror = mirror;
+        self.follow = follow;
     }
 }
 

@@ -49,9 +49,8 @@ pub struct View<'a> {
     touches: bool,
     /// Waits for shards that a script holds beyond its time, rather than giving up.
     is_patient: bool,
-    /// Whether changes are told to another tier, or only tried.
-    follows: bool,
-    pub(super) follow: Follow,
+    /// Where changes are told to another tier, or only tried; apart, as most servers have no other tier.
+    pub(super) follow: Option<Box<Follow>>,
 }
 
 /// Why a visit to a shard unwinds: a script holds it beyond its time, and nobody is to wait for it.
@@ -138,9 +137,8 @@ impl<'a> View<'a> {
         effects: &'a mut Effects,
         first: (&'a [u8], u64),
     ) -> Self {
-        let follow = Follow::of(keyspace);
-        let (touches, is_patient, follows) = (true, false, follow.mirror.is_some());
-        Self { keyspace, locks, db, now_ms, effects, first, touches, is_patient, follows, follow }
+        let (touches, is_patient, follow) = (true, false, Follow::of(keyspace));
+        Self { keyspace, locks, db, now_ms, effects, first, touches, is_patient, follow }
     }
 
     fn lock_plan(
@@ -287,14 +285,13 @@ impl<'a> View<'a> {
 
     /// Has changes tried from here on.
     pub(super) fn follow_trial(&mut self, trial: Trial) {
-        self.follow.trial = Some(Box::new(trial));
-        self.follows = true;
+        self.follow.get_or_insert_default().trial = Some(trial);
     }
 
     /// Has changes noted before they are made, if anybody follows them.
     #[inline]
     pub(super) fn before_edit(&mut self, hash: u64, key: &[u8]) {
-        if self.follows {
+        if self.follow.is_some() {
             self.note_before(hash, key);
         }
     }
@@ -415,7 +412,7 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn record(&mut self, hash: u64, key: &[u8], event: Event) {
         self.shard(hash).counters.changes += 1;
-        if !(self.follows && self.keep(hash, key, event)) {
+        if !(self.follow.is_some() && self.keep(hash, key, event)) {
             self.tell_observers(hash, key);
         }
         if self.keyspace.settings().notifies(event.class as u32) {
