@@ -16,14 +16,14 @@
 #[path = "compare/client.rs"]
 #[allow(dead_code, reason = "the other bench uses the rest")]
 mod client;
+#[path = "shared/server.rs"]
+mod server;
 
 use std::io;
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use client::{Client, Endpoint, encode};
+use server::{Server, pin};
 
 const CONNECTIONS: usize = 50;
 const ROUNDS: usize = 5;
@@ -84,9 +84,9 @@ fn run(keys: u32) -> io::Result<()> {
     let ours = Server::start(
         env!("CARGO_BIN_EXE_anteroom"),
         &["--admin", "off", "--threads", "1", "--log-level", "error"],
-        cores - 1,
+        Some(cores - 1),
     )?;
-    let theirs = Server::start("redis-server", &["--save", "", "--appendonly", "no"], cores - 1)?;
+    let theirs = Server::start("redis-server", &["--save", "", "--appendonly", "no"], Some(cores - 1))?;
     pin(cores - 2)?;
     println!("{keys} keys, {CONNECTIONS} connections, medians of {ROUNDS} rounds; thousands\n");
     println!("{:<22} {:>9} {:>12} {:>14} {:>16}", "case", "rps", "op/cpu-s", "rps / incr", "op/cpu-s / incr");
@@ -239,74 +239,4 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn pin(core: usize) -> io::Result<()> {
-    // SAFETY: an all-zero cpu_set_t is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: CPU_SET checks the index against the size of the set.
-    unsafe { libc::CPU_SET(core, &mut set) };
-    // SAFETY: the set is valid for the size given, and thread 0 is the caller.
-    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// A server on a core of its own; killed when dropped, or when this process dies.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(program: &str, arguments: &[&str], core: usize) -> io::Result<Self> {
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let mut command = Command::new(program);
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]).args(arguments);
-        command.current_dir(std::env::temp_dir()).stdin(Stdio::null()).stdout(Stdio::null());
-        let prepare = move || {
-            pin(core)?;
-            // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory.
-            match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        };
-        // SAFETY: between fork and exec only two system calls are made; nothing allocates or locks.
-        unsafe { command.pre_exec(prepare) };
-        let server = Self { child: command.spawn()?, port };
-        let begin = Instant::now();
-        loop {
-            match Client::connect(&Endpoint::Tcp(port)).and_then(|mut client| client.command(&["PING"])) {
-                Ok(()) => return Ok(server),
-                Err(error) if begin.elapsed() > Duration::from_secs(10) => return Err(error),
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
-            }
-        }
-    }
-
-    /// CPU time that all threads of the process have used.
-    fn cpu_time(&self) -> io::Result<Duration> {
-        let mut clock: libc::clockid_t = 0;
-        // SAFETY: `clock` is valid for writing; the pid is that of our own child, not yet reaped.
-        let result = unsafe { libc::clock_getcpuclockid(self.child.id() as libc::pid_t, &mut clock) };
-        if result != 0 {
-            return Err(io::Error::from_raw_os_error(result));
-        }
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for writing and `clock` was obtained above.
-        if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Already ended is as good as killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -1,87 +1,28 @@
-//! Requests that upstream answers: which way each goes, and the batch of those that one client has sent together.
+//! Requests that upstream answers: the way that each goes.
 //!
 //! With an upstream, every request passes here before it would run here. What must run here goes on; reads are looked for in
-//! the near cache; the rest is sent, all requests of one run at once, and their replies are awaited together. A batch goes by
-//! one shared connection, so that upstream sees a client's requests in their order.
+//! the near cache; the rest is sent, all requests of one run at once, and their replies are awaited together.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
+use super::batch::{Awaited, Batch, Element, Place, encode_fill, write_elements};
 use super::execute::Flow;
 use super::pending::Pending;
+use super::touch::{Routed, Touch, foreign_route, is_plain, only_key, touch_of};
 use super::worker::Worker;
 use crate::clients::{ReplyMode, Session};
-use crate::commands::keys;
 use crate::commands::routing::{Route, foreign_command};
 use crate::commands::spec::{Control, Run, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::upstream::KeyTier;
 use crate::protocol::{Args, Protocol, Reply, ReplyError};
 use crate::tiers::upstream::{
-    Call, Expected, Failure, Form, Found, Gather, Link, Miss, Outcome, Request, Rewrite, Stream, Upstream,
-    Watched, Writing, encode, invalidate, now_ms,
+    Call, Expected, Form, Found, Miss, Request, Rewrite, Stream, Upstream, Watched, Writing, encode,
+    invalidate, now_ms,
 };
-use crate::types::hasher::hash_bytes;
-
-/// A batch is sent when it has so many requests,
-const MAX_REQUESTS: usize = 1024;
-/// or so many bytes.
-const MAX_BYTES: usize = 256 * 1024;
-
-/// Requests of one client that are sent and not answered.
-pub(super) struct Batch {
-    gather: Arc<Gather>,
-    places: Vec<Place>,
-    is_plain: bool,
-    /// Requests that are not handed over yet, to one database, and what is to be done with their replies.
-    requests: Vec<u8>,
-    expected: Vec<Expected>,
-    db: usize,
-    /// Bytes of all requests.
-    bytes: usize,
-}
-
-/// Where in the output a reply belongs.
-struct Place {
-    at: usize,
-    what: Awaited,
-    is_silent: bool,
-}
-
-enum Awaited {
-    /// A reply.
-    One { place: usize, is_write: bool },
-    /// The elements of one.
-    Elements(Vec<Element>),
-}
-
-enum Element {
-    Here(Vec<u8>),
-    Awaited(usize),
-}
-
-/// What a request does to keys.
-enum Touch {
-    Nothing,
-    /// Reads these.
-    Reads(SmallVec<[(u64, Box<[u8]>); 1]>),
-    /// May change these.
-    Writes(SmallVec<[(u64, Box<[u8]>); 1]>),
-    /// May change any.
-    Everything,
-}
-
-/// What is to be known of a request.
-struct Routed<'c> {
-    command: Option<&'c Command>,
-    route: Route,
-    touch: Touch,
-    rewrite: Option<Rewrite>,
-    /// Its keys are never kept: upstream need not watch over them.
-    is_bypass: bool,
-}
 
 impl Worker {
     /// Sends a request upstream, or answers it from the near cache; `None` if it is to run here.
@@ -215,7 +156,7 @@ impl Worker {
     pub(super) fn joins_batch(&self, session: &Session, command: Option<&Command>, args: Args<'_>) -> bool {
         let Some(batch) = &self.batch else { return true };
         let Some(upstream) = &self.instance.upstream else { return true };
-        if batch.places.len() >= MAX_REQUESTS || batch.bytes >= MAX_BYTES || session.stream.is_some() {
+        if batch.is_full() || session.stream.is_some() {
             return false;
         }
         let name = command.map_or("", |command| command.spec.name);
@@ -727,15 +668,7 @@ impl Worker {
     }
 
     fn batch(&mut self, is_plain: bool) -> &mut Batch {
-        self.batch.get_or_insert_with(|| Batch {
-            gather: Arc::default(),
-            places: Vec::new(),
-            is_plain,
-            requests: Vec::new(),
-            expected: Vec::new(),
-            db: 0,
-            bytes: 0,
-        })
+        self.batch.get_or_insert_with(|| Batch::new(is_plain))
     }
 
     /// Hands over a batch that a panic has left behind: its replies must not go to another client.
@@ -746,130 +679,8 @@ impl Worker {
 
     /// Sends the batch, if there is one; what was written behind its first request comes with its replies.
     pub(super) fn end_batch(&mut self, out: &mut Vec<u8>) -> Option<Pending> {
-        let mut batch = self.batch.take()?;
-        let upstream = self.instance.upstream.clone()?;
-        batch.hand_over(&upstream);
-        batch.link(&upstream).flush();
-        let first = batch.places.first().map_or(out.len(), |place| place.at.min(out.len()));
-        let tail = out.split_off(first);
-        Some(Pending::reply(Box::pin(async move {
-            // In time or not: what is not there then has failed, and everything else is passed on.
-            let waited = tokio::time::timeout(upstream.config.timeout, batch.gather.complete()).await;
-            if waited.is_err() {
-                crate::tiers::upstream::count(&upstream.statistics.failures);
-            }
-            batch.replies(&upstream, first, &tail)
-        })))
+        Some(self.batch.take()?.end(self.instance.upstream.clone()?, out))
     }
-}
-
-impl Batch {
-    fn link<'u>(&self, upstream: &'u Upstream) -> &'u Link {
-        if self.is_plain { &upstream.plain } else { &upstream.tracked }
-    }
-
-    /// Adds requests to a database, which `write` writes.
-    fn add(
-        &mut self,
-        upstream: &Upstream,
-        db: usize,
-        expected: impl IntoIterator<Item = Expected>,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
-        if self.db != db {
-            self.hand_over(upstream);
-            self.db = db;
-        }
-        let before = self.requests.len();
-        write(&mut self.requests);
-        self.bytes += self.requests.len() - before;
-        self.expected.extend(expected);
-    }
-
-    /// Gives the connection what it has to send; nothing of it may be left out or come between.
-    fn hand_over(&mut self, upstream: &Upstream) {
-        if !self.expected.is_empty() {
-            let expected = std::mem::take(&mut self.expected);
-            self.link(upstream).send(self.db, &self.requests, expected, now_ms());
-            self.requests.clear();
-        }
-    }
-
-    fn replies(self, upstream: &Upstream, first: usize, tail: &[u8]) -> Vec<u8> {
-        let outcomes = self.gather.take();
-        let mut out = Vec::with_capacity(
-            tail.len()
-                + outcomes.iter().map(|reply| reply.as_ref().map_or(128, |reply| reply.len())).sum::<usize>(),
-        );
-        let mut done = 0;
-        for Place { at, what, is_silent } in &self.places {
-            out.extend_from_slice(&tail[done..at - first]);
-            done = at - first;
-            if *is_silent {
-                continue;
-            }
-            match what {
-                Awaited::One { place, is_write } => match &outcomes[*place] {
-                    Ok(reply) => out.extend_from_slice(reply),
-                    Err(failure) => fail(upstream, *failure, *is_write, &mut out),
-                },
-                Awaited::Elements(elements) => {
-                    let failed = elements.iter().find_map(|element| match element {
-                        Element::Awaited(place) => match &outcomes[*place] {
-                            Err(failure) => Some(Err(*failure)),
-                            Ok(reply) if reply.first() == Some(&b'-') => Some(Ok(reply)),
-                            Ok(_) => None,
-                        },
-                        Element::Here(_) => None,
-                    });
-                    match failed {
-                        None => write_elements(elements, &outcomes, &mut out),
-                        Some(Ok(reply)) => out.extend_from_slice(reply),
-                        Some(Err(failure)) => fail(upstream, failure, false, &mut out),
-                    }
-                }
-            }
-        }
-        out.extend_from_slice(&tail[done..]);
-        out
-    }
-}
-
-fn write_elements(elements: &[Element], outcomes: &[Outcome], out: &mut Vec<u8>) {
-    Reply::new(out, Protocol::Resp2).array(elements.len());
-    for element in elements {
-        match element {
-            Element::Here(reply) => out.extend_from_slice(reply),
-            Element::Awaited(place) => {
-                if let Ok(reply) = &outcomes[*place] {
-                    out.extend_from_slice(reply);
-                }
-            }
-        }
-    }
-}
-
-/// The error of a request that upstream did not answer.
-fn fail(upstream: &Upstream, failure: Failure, is_write: bool, out: &mut Vec<u8>) {
-    let text = match failure {
-        Failure::Unavailable => {
-            let fault = upstream.about().fault.unwrap_or_else(|| "it took too long to connect".to_owned());
-            format!("UPSTREAMDOWN upstream cannot be reached: {fault}")
-        }
-        Failure::Lost if is_write => {
-            "OUTCOMEUNKNOWN the connection to upstream was lost, and what became of the command is not known"
-                .to_owned()
-        }
-        Failure::TimedOut if is_write => format!(
-            "OUTCOMEUNKNOWN upstream did not answer within {:?}, and what became of the command is not known",
-            upstream.config.timeout
-        ),
-        Failure::Lost => "UPSTREAMDOWN the connection to upstream was lost".to_owned(),
-        Failure::TimedOut => {
-            format!("UPSTREAMDOWN upstream did not answer within {:?}", upstream.config.timeout)
-        }
-    };
-    Reply::new(out, Protocol::Resp2).error(&ReplyError::new(text));
 }
 
 /// By a connection of the client's own.
@@ -881,12 +692,6 @@ fn own(upstream: &Arc<Upstream>, watched: Watched, call: Call, is_silent: bool) 
         pending.silence();
     }
     Flow::Pending(if is_bounded { pending } else { pending.unbounded() })
-}
-
-/// Writes a read, and before it the question how long its key lives: all of it goes in one piece.
-fn encode_fill(request: &Request<'_>, to: &mut Vec<u8>) {
-    encode([&b"PTTL"[..], request.args.at(request.key_at)].into_iter(), to);
-    encode(request.args.iter(), to);
 }
 
 fn queue(session: &mut Session, command: Option<&Command>, args: Args<'_>, out: &mut Vec<u8>) -> Flow {
@@ -914,11 +719,6 @@ fn is_silenced(session: &mut Session) -> bool {
     }
 }
 
-/// Whether a request's reply must come in RESP2 because nobody here can put it into RESP2.
-fn is_plain(session: &Session, routed: &Routed<'_>) -> bool {
-    session.protocol == Protocol::Resp2 && (routed.rewrite.is_none() || routed.is_bypass)
-}
-
 fn is_plain_block(session: &Session) -> bool {
     let commands = session.transaction.iter().flat_map(|transaction| &transaction.forwarded);
     session.protocol == Protocol::Resp2
@@ -935,65 +735,4 @@ fn rewriting(command: &'static Command) -> Option<crate::commands::routing::Rewr
         Run::Session(_) | Run::Control(_) => Some(crate::commands::routing::Rewriting::Plain),
         _ => command.routing.rewriting,
     }
-}
-
-/// The argument that is the only key.
-fn only_key(command: &Command, args: Args<'_>) -> Option<usize> {
-    match keys::extract(command.spec, args)?[..] {
-        [(index, _)] => Some(index),
-        _ => None,
-    }
-}
-
-fn touch_of(command: &Command, args: Args<'_>) -> Touch {
-    let spec = command.spec;
-    let changes = spec.has(flag::WRITE) || spec.has(flag::MAY_REPLICATE) && !spec.has(flag::READONLY);
-    if let Some(index) = command.single_key() {
-        let Some(key) = args.get(index) else { return Touch::Nothing };
-        let keys = smallvec![(hash_bytes(key), Box::from(key))];
-        return if changes { Touch::Writes(keys) } else { Touch::Reads(keys) };
-    }
-    let Some(found) = keys::extract(spec, args) else {
-        return if changes { Touch::Everything } else { Touch::Nothing };
-    };
-    touching(&found.iter().map(|(index, _)| *index).collect::<Vec<_>>(), changes, args)
-}
-
-fn touching(indices: &[usize], changes: bool, args: Args<'_>) -> Touch {
-    let key = |index: &usize| args.get(*index).map(|key| (hash_bytes(key), Box::from(key)));
-    let keys: SmallVec<[(u64, Box<[u8]>); 1]> = indices.iter().filter_map(key).collect();
-    match (keys.is_empty(), changes) {
-        (true, true) => Touch::Everything,
-        (true, false) => Touch::Nothing,
-        (false, true) => Touch::Writes(keys),
-        (false, false) => Touch::Reads(keys),
-    }
-}
-
-/// What is to be known of a command that has no row: what is said of it here, or else by upstream.
-fn foreign_route(
-    upstream: &Upstream,
-    args: Args<'_>,
-    unknown: ReplyError,
-) -> Result<Routed<'static>, ReplyError> {
-    let routed = |route, touch| Routed { command: None, route, touch, rewrite: None, is_bypass: false };
-    if let Some(foreign) = foreign_command(args.at(0)) {
-        return Ok(routed(foreign.route, Touch::Nothing));
-    }
-    let catalogue = upstream.about().catalogue;
-    if catalogue.is_empty() {
-        return Ok(routed(Route::Shared, Touch::Everything));
-    }
-    let Some(command) = catalogue.get(args.at(0)) else { return Err(unknown) };
-    if !command.accepts(args.len()) {
-        let name = String::from_utf8_lossy(args.at(0)).to_lowercase();
-        return Err(ReplyError::wrong_arity(&name));
-    }
-    let touch = match command.keys(args.len()) {
-        None if command.is_readonly => Touch::Nothing,
-        None => Touch::Everything,
-        Some(_) if !command.is_write && !command.is_readonly => Touch::Nothing,
-        Some(keys) => touching(&keys, command.is_write, args),
-    };
-    Ok(routed(if command.is_blocking { Route::Dedicated } else { Route::Shared }, touch))
 }

@@ -4,6 +4,7 @@
 //! long) is handed back to the caller as a [`Step`].
 
 mod apart;
+mod batch;
 mod blocking;
 mod database;
 mod execute;
@@ -15,6 +16,7 @@ mod postponed;
 mod rows;
 mod script;
 mod through;
+mod touch;
 mod transaction;
 mod worker;
 

@@ -14,7 +14,7 @@ use crate::commands::keys::{self, access};
 use crate::commands::spec::{Run, Scope, flag};
 use crate::commands::table::Command;
 use crate::protocol::{Args, Reply, ReplyError};
-use crate::tiers::database::install::Brought;
+use crate::tiers::database::flights::Flight;
 use crate::tiers::database::rules::Mode;
 use crate::tiers::database::store::{Failure, RowState};
 use crate::tiers::database::tier::{Tier, refusal};
@@ -95,21 +95,11 @@ impl Worker {
                     writes |= config.writes();
                     bytes += key.len();
                     through |= config.mode == Mode::WriteThrough;
-                    pinned |= tier.pins_row(&key);
+                    pinned |= tier.rules.write_through() && tier.pins_row(&key);
                 }
                 view.select(DATABASE);
-                if !depends || view.contains(&key) {
-                    continue;
-                }
-                match tier.unflushed(&key) {
-                    Some(RowState::Absent) => {}
-                    Some(state) if state.is_partial() => waits.flush = true,
-                    Some(state) => match tier.adopt(view, rule, &key, &state) {
-                        Ok(Brought::Value | Brought::Nothing) => {}
-                        Err(error) => return Prepared::Refused(load_error(&error)),
-                    },
-                    None if tier.is_absent(&key) || self.has_landed(&key) => {}
-                    None => waits.loads.push((rule, key.to_vec().into())),
+                if depends && let Err(error) = look(tier, &self.landed, view, (rule, &key), &mut waits) {
+                    return Prepared::Refused(error);
                 }
             }
             if is_write {
@@ -145,17 +135,9 @@ impl Worker {
         // A script that holds them beyond its time is told of by the run itself.
         let mut view = View::acquire(&instance.keyspace, &plan, DATABASE, now_ms, &mut self.effects)?;
         let mut waits = Waits::default();
-        for (rule, key) in rows {
-            let absent = self.landed.iter().any(|flight| flight.key() == key && flight.is_absent());
-            if view.contains(key) || absent || tier.is_absent(key) {
-                continue;
-            }
-            match tier.unflushed(key) {
-                Some(state) if state.is_partial() => waits.flush = true,
-                // The command that needs it puts it into the cache.
-                Some(_) => {}
-                None => waits.loads.push((rule, key.into())),
-            }
+        for row in rows {
+            // What makes no value is told of by the command that needs it.
+            drop(look(tier, &self.landed, &mut view, row, &mut waits));
         }
         (waits.flush || !waits.loads.is_empty()).then_some(waits)
     }
@@ -179,10 +161,6 @@ impl Worker {
                 "ERR scripts cannot write keys under a rule of the database that is written through",
             )),
         }
-    }
-
-    fn has_landed(&self, key: &[u8]) -> bool {
-        self.landed.iter().any(|flight| flight.key() == key && flight.is_absent())
     }
 
     /// Waits for what is missing; then the request runs again.
@@ -216,6 +194,28 @@ impl Worker {
             Reply::new(out, session.protocol).error(&error);
         }
     }
+}
+
+/// Notes what has to be waited for so that a row is in the cache, or known to be absent; the key's lock is held.
+fn look(
+    tier: &Tier,
+    landed: &[Arc<Flight>],
+    view: &mut View<'_>,
+    (rule, key): (usize, &[u8]),
+    waits: &mut Waits,
+) -> Result<(), ReplyError> {
+    if view.contains(key) {
+        return Ok(());
+    }
+    let has_landed = || landed.iter().any(|flight| flight.key() == key && flight.is_absent());
+    match tier.unflushed(key) {
+        Some(RowState::Absent) => {}
+        Some(state) if state.is_partial() => waits.flush = true,
+        Some(state) => drop(tier.adopt(view, rule, key, &state).map_err(|error| load_error(&error))?),
+        None if tier.is_absent(key) || has_landed() => {}
+        None => waits.loads.push((rule, key.into())),
+    }
+    Ok(())
 }
 
 /// What a client is told whose row cannot be loaded.

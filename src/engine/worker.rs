@@ -46,7 +46,7 @@ pub struct Worker {
     /// Told when there is something to be done though no request comes: [`Worker::has_script`], [`Worker::tend`].
     pub upkeep: Arc<tokio::sync::Notify>,
     /// Requests that are on their way upstream.
-    pub(super) batch: Option<super::forward::Batch>,
+    pub(super) batch: Option<super::batch::Batch>,
     /// The wall clock in microseconds at `base_ticks`.
     base_us: u64,
     base_ticks: u64,

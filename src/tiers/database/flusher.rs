@@ -1,15 +1,16 @@
 //! The flusher: brings the backlog to the database, batch by batch, from the front of each table's line.
 //!
-//! A table is in one batch at a time, so the order of each key holds, and one that is locked holds up no other. What the database cannot serve is tried again for as
-//! long as it takes, with jittered backoff on the monotonic clock. What it refuses is bisected: a change it refuses by
-//! itself is put among the dead letters, and the others go on. Only what is committed or buried is complete.
+//! A table is in one batch at a time, so the order of each key holds, and one that is locked holds up no other. What the
+//! database cannot serve is tried again for as long as it takes, with jittered backoff on the monotonic clock. What it
+//! refuses is bisected: a change it refuses by itself is put among the dead letters, and the others go on. Only what is
+//! committed or buried is complete.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 use super::backlog::{Due, Taken};
 use super::store::{Batch, BoxFuture, Failure, RowChange};
-use super::tier::Tier;
+use super::tier::{StartError, Tier};
 use crate::clock;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -174,16 +175,16 @@ impl Running {
     ///
     /// # Errors
     /// Why the tier cannot start.
-    pub fn start<F, E>(open: impl FnOnce() -> F + Send + 'static) -> Result<Self, E>
+    pub fn start<F>(open: impl FnOnce() -> F + Send + 'static) -> Result<Self, StartError>
     where
-        F: Future<Output = Result<Tier, E>>,
-        E: From<std::io::Error> + Send + 'static,
+        F: Future<Output = Result<Tier, StartError>>,
     {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (opened, result) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("flusher".to_owned()).spawn(move || {
             runtime.block_on(async move {
-                let tier: Result<&'static Tier, E> = open().await.map(|tier| &*Box::leak(Box::new(tier)));
+                let tier: Result<&'static Tier, StartError> =
+                    open().await.map(|tier| &*Box::leak(Box::new(tier)));
                 let running = tier.as_ref().ok().copied();
                 // Its receiver waits right below.
                 drop(opened.send(tier));

@@ -45,6 +45,11 @@ impl Tier {
             gauge("batch_mean_us", "The mean time of a batch.", mean / 1000),
             total("retries", "Tries that the database could not serve.", counters.retries.load(Relaxed)),
             total("dead_letters", "Changes that the database refused.", counters.dead_letters.load(Relaxed)),
+            total(
+                "unjournaled",
+                "Changes of the cache that the journal did not take.",
+                counters.unjournaled.load(Relaxed),
+            ),
             total("loads", "Rows read.", counters.loads.load(Relaxed)),
             total("failed_loads", "Reads of rows that failed.", counters.failed_loads.load(Relaxed)),
             total("query_hits", "Named queries answered from the cache.", query_hits),

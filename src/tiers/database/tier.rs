@@ -344,16 +344,4 @@ impl Tier {
         let age = backlog.oldest().map_or(Duration::ZERO, |oldest| clock::monotonic() - oldest);
         (backlog.depth(), age)
     }
-
-    /// Runs something of the database on the tier's runtime.
-    ///
-    /// # Errors
-    /// The database's, or that the runtime has ended.
-    pub async fn ask<T: Send + 'static>(
-        &'static self,
-        question: impl Future<Output = Result<T, Failure>> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let asked = self.runtime.spawn(question).await;
-        asked.unwrap_or_else(|_| Err(Failure::Transient("the server is ending".to_owned())))
-    }
 }

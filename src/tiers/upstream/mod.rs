@@ -15,6 +15,7 @@ mod gather;
 mod invalidate;
 mod link;
 mod near;
+mod records;
 mod resp2;
 mod sentinel;
 mod socket;

@@ -9,83 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
-use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
-use smallvec::SmallVec;
 
 use super::coherence::{KeyState, Lease};
 use super::gather::{Outcome, Ticket};
+pub use super::records::Request;
+use super::records::{Entry, Flight, OVERHEAD, Question, Record, Shard};
 use super::statistics::{Statistics, count};
-use crate::protocol::Args;
 use crate::types::hasher::hash_bytes;
 
 const SHARDS: usize = 64;
-/// What a record takes beside its bytes, roughly.
-const OVERHEAD: usize = 192;
-
-/// A read: what it asks of which key.
-#[derive(Clone, Copy)]
-pub struct Request<'a> {
-    /// The database.
-    pub db: usize,
-    /// The command's place in the table.
-    pub command: usize,
-    /// The request.
-    pub args: Args<'a>,
-    /// Which argument is the key.
-    pub key_at: usize,
-    /// Whether other arguments belong to the question; `MGET`'s are questions of their own.
-    pub has_rest: bool,
-    /// Whether the reply is to be RESP3.
-    pub resp3: bool,
-    /// The key's hash.
-    pub hash: u64,
-}
-
-/// What a reply answers: all of a request but its key.
-#[derive(Debug, PartialEq, Eq)]
-struct Question {
-    db: u32,
-    command: u32,
-    resp3: bool,
-    rest: Box<[u8]>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    question: Question,
-    reply: Box<[u8]>,
-    epoch: u64,
-    filled_ms: u64,
-    deadline_ms: u64,
-    load_ms: u32,
-    /// Somebody reads it again already.
-    is_refreshed: AtomicBool,
-}
-
-/// A read that is under way, and who waits for it.
-#[derive(Debug, Default)]
-pub struct Flight(Mutex<Vec<Ticket>>);
-
-#[derive(Debug)]
-struct Record {
-    hash: u64,
-    key: Box<[u8]>,
-    state: KeyState,
-    entries: SmallVec<[Entry; 1]>,
-    flights: Vec<(Question, Arc<Flight>)>,
-    /// Whether it was asked for since the eviction looked last.
-    is_used: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    places: HashTable<u32>,
-    records: Vec<Option<Record>>,
-    free: Vec<u32>,
-    hand: usize,
-}
-
 /// A read that must be sent, and what is to become of its reply.
 #[derive(Debug)]
 pub struct Filling {
@@ -477,187 +410,6 @@ fn is_due(entry: &Entry, now_ms: u64) -> bool {
     now_ms as f64 + ahead >= entry.deadline_ms as f64
 }
 
-impl Question {
-    fn of(request: &Request<'_>) -> Self {
-        let mut rest = Vec::new();
-        if request.has_rest {
-            for (index, argument) in request.args.iter().enumerate().skip(1) {
-                if index != request.key_at {
-                    rest.extend_from_slice(&(argument.len() as u32).to_le_bytes());
-                    rest.extend_from_slice(argument);
-                }
-            }
-        }
-        let (db, command, resp3) = (request.db as u32, request.command as u32, request.resp3);
-        Self { db, command, resp3, rest: rest.into() }
-    }
-
-    #[inline]
-    fn is(&self, request: &Request<'_>) -> bool {
-        if self.command != request.command as u32
-            || self.db != request.db as u32
-            || self.resp3 != request.resp3
-        {
-            return false;
-        }
-        let mut rest = &*self.rest;
-        if request.has_rest {
-            for (index, argument) in request.args.iter().enumerate().skip(1) {
-                if index == request.key_at {
-                    continue;
-                }
-                let length = (argument.len() as u32).to_le_bytes();
-                let Some(behind) = rest.strip_prefix(&length).and_then(|rest| rest.strip_prefix(argument))
-                else {
-                    return false;
-                };
-                rest = behind;
-            }
-        }
-        rest.is_empty()
-    }
-}
-
-impl Record {
-    fn keep(&mut self, entry: Entry) -> Option<Entry> {
-        let same = self.entries.iter_mut().find(|other| other.question == entry.question);
-        match same {
-            Some(same) => Some(std::mem::replace(same, entry)),
-            None => {
-                self.entries.push(entry);
-                None
-            }
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let entries = self.entries.iter().map(|entry| entry.reply.len() + entry.question.rest.len());
-        entries.sum::<usize>() + self.key.len() + OVERHEAD
-    }
-
-    fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.flights.is_empty() && self.state.is_idle()
-    }
-}
-
-impl Shard {
-    #[inline]
-    fn place(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        let is = |place: &u32| {
-            self.records[*place as usize]
-                .as_ref()
-                .is_some_and(|record| record.hash == hash && *record.key == *key)
-        };
-        self.places.find(hash, is).copied()
-    }
-
-    #[inline]
-    fn find(&self, hash: u64, key: &[u8]) -> Option<&Record> {
-        self.records[self.place(hash, key)? as usize].as_ref()
-    }
-
-    fn find_or_add(&mut self, hash: u64, key: &[u8]) -> u32 {
-        if let Some(place) = self.place(hash, key) {
-            return place;
-        }
-        let record = Record {
-            hash,
-            key: key.into(),
-            state: KeyState::default(),
-            entries: SmallVec::new(),
-            flights: Vec::new(),
-            is_used: AtomicBool::new(true),
-        };
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.records[place as usize] = Some(record);
-                place
-            }
-            None => {
-                self.records.push(Some(record));
-                self.records.len() as u32 - 1
-            }
-        };
-        let records = &self.records;
-        let hash_of = |place: &u32| records[*place as usize].as_ref().map_or(0, |record| record.hash);
-        self.places.insert_unique(hash, place, hash_of);
-        place
-    }
-
-    /// Drops what is kept of a key, as `change` changes its state.
-    fn void(&mut self, place: u32, change: impl FnOnce(&mut KeyState)) -> SmallVec<[Entry; 1]> {
-        let Some(record) = &mut self.records[place as usize] else { return SmallVec::new() };
-        change(&mut record.state);
-        // Whoever waits for a read that is under way gets its reply; whoever comes now must not.
-        record.flights.clear();
-        let garbage = std::mem::take(&mut record.entries);
-        self.tidy(place);
-        garbage
-    }
-
-    /// Forgets a record that holds nothing.
-    fn tidy(&mut self, place: u32) {
-        let Some(record) = &self.records[place as usize] else { return };
-        if !record.is_empty() {
-            return;
-        }
-        let hash = record.hash;
-        if let Ok(found) = self.places.find_entry(hash, |other| *other == place) {
-            found.remove();
-        }
-        self.records[place as usize] = None;
-        self.free.push(place);
-    }
-
-    fn evict(&mut self, bytes: usize, statistics: &Statistics) -> (usize, Vec<Entry>) {
-        let (mut freed, mut garbage) = (0, Vec::new());
-        for _ in 0..self.records.len() {
-            if freed >= bytes {
-                break;
-            }
-            self.hand = (self.hand + 1) % self.records.len();
-            let Some(record) = &mut self.records[self.hand] else { continue };
-            if record.entries.is_empty() || std::mem::take(record.is_used.get_mut()) {
-                continue;
-            }
-            freed += record.bytes();
-            statistics.evictions.fetch_add(record.entries.len() as u64, Ordering::Relaxed);
-            garbage.extend(std::mem::take(&mut record.entries));
-            self.tidy(self.hand as u32);
-        }
-        (freed, garbage)
-    }
-
-    fn sweep(&mut self, epoch: u64, now_ms: u64) -> Vec<Entry> {
-        let mut garbage = Vec::new();
-        for place in 0..self.records.len() {
-            let Some(record) = &mut self.records[place] else { continue };
-            let is_dead = |entry: &Entry| entry.epoch != epoch || entry.deadline_ms <= now_ms;
-            let mut index = 0;
-            while index < record.entries.len() {
-                if is_dead(&record.entries[index]) {
-                    garbage.push(record.entries.swap_remove(index));
-                } else {
-                    index += 1;
-                }
-            }
-            self.tidy(place as u32);
-        }
-        let used = self.records.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        if used < self.records.len() / 4 {
-            self.records.truncate(used);
-            self.records.shrink_to_fit();
-            self.free.retain(|place| (*place as usize) < used);
-            self.free.shrink_to_fit();
-            self.hand = 0;
-            let records = &self.records;
-            self.places
-                .shrink_to_fit(|place| records[*place as usize].as_ref().map_or(0, |record| record.hash));
-        }
-        garbage
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::gather::Gather;
@@ -771,6 +523,15 @@ mod tests {
         (0..SHARDS).for_each(|turn| near.sweep(turn, 0));
         assert!(near.shards.iter().all(|shard| shard.read().places.is_empty()));
         assert_eq!(near.shards.iter().map(|shard| shard.read().records.len()).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn a_single_record_is_forgotten_too() {
+        let near = near();
+        fill(&near, &["GET", "k"], b"_\r\n", 100);
+        near.drop_all();
+        (0..SHARDS).for_each(|turn| near.sweep(turn, 0));
+        assert!(near.shards.iter().all(|shard| shard.read().records.is_empty()));
     }
 
     #[test]

@@ -161,6 +161,7 @@ pub struct Rules {
     queries: BTreeMap<String, QueryConfig>,
     /// By a key's first byte, whether any rule can match.
     first_bytes: Box<[bool; 256]>,
+    write_through: bool,
 }
 
 impl Rules {
@@ -184,7 +185,8 @@ impl Rules {
                 return Err(RuleError { rule: rule.pattern.text().to_owned(), key: "pattern", reason });
             }
         }
-        Ok(Self { rules, queries: config.queries.clone(), first_bytes })
+        let write_through = rules.iter().any(|rule| rule.mode == Mode::WriteThrough);
+        Ok(Self { rules, queries: config.queries.clone(), first_bytes, write_through })
     }
 
     /// The index of the first rule that matches a key.
@@ -195,6 +197,12 @@ impl Rules {
             return None;
         }
         self.rules.iter().position(|rule| rule.pattern.matches(key))
+    }
+
+    /// Whether any rule is written through.
+    #[inline]
+    pub fn write_through(&self) -> bool {
+        self.write_through
     }
 
     /// A rule by its index.
