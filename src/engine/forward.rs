@@ -59,7 +59,10 @@ impl Worker {
             if name == "select" && !is_queued {
                 return Some(self.select(upstream, session, args, out));
             }
-            if !is_queued || name == "quit" {
+            if !is_queued {
+                return self.limit_upstream(upstream, session, routed.command?, args, out);
+            }
+            if name == "quit" {
                 return None;
             }
             if !matches!(name, "ping" | "echo" | "time" | "select") {
@@ -137,7 +140,7 @@ impl Worker {
         true
     }
 
-    fn refused(
+    pub(super) fn refused(
         &mut self,
         session: &mut Session,
         args: Args<'_>,
@@ -708,7 +711,7 @@ fn queue(session: &mut Session, command: Option<&Command>, args: Args<'_>, out: 
 }
 
 /// Whether the client does not want this reply (`CLIENT REPLY`); a skip is used up.
-fn is_silenced(session: &mut Session) -> bool {
+pub(super) fn is_silenced(session: &mut Session) -> bool {
     match session.reply_mode {
         ReplyMode::On => false,
         ReplyMode::SkipNext => {

@@ -10,6 +10,7 @@ mod database;
 mod execute;
 mod forward;
 mod hold;
+mod limits;
 mod pending;
 mod pipeline;
 mod postponed;

@@ -343,6 +343,10 @@ fn latency_stats(context: &mut Context<'_, '_>, text: &mut String) {
 
 fn rate_limits(context: &mut Context<'_, '_>, text: &mut String) {
     let counts: Vec<_> = context.instance.limits.counts().collect();
+    let instance = context.instance;
+    let scope = instance.config.sharing.scope(instance.upstream.is_some());
+    line(text, "ratelimit_scope", scope.name());
+    line(text, "ratelimit_undecided", instance.limits.undecided());
     line(text, "ratelimit_policies", counts.len());
     for (name, admitted, refused) in counts {
         line(text, &format!("policy_{name}"), format!("admitted={admitted},refused={refused}"));

@@ -4,8 +4,10 @@ mod clients;
 mod coherence;
 mod failure;
 mod forwarding;
+mod limit_scripts;
 mod near_cache;
 mod sentinel;
+mod shared_limits;
 mod tls;
 
 use crate::harness::{Client, Server};
