@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::execute::Flow;
 use super::forward::is_silenced;
-use super::pending::Pending;
+use super::leases::Leasable;
+use super::pending::{LocalFuture, Pending};
 use super::worker::Worker;
 use crate::clients::Session;
 use crate::commands::ratelimit::{Asked, What, asked};
@@ -17,8 +18,10 @@ use crate::commands::spec::Run;
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::upstream::KeyTier;
 use crate::config::{LimitScope, OnLimitFailure};
+use crate::instance::Instance;
 use crate::protocol::{Args, Reply, ReplyError};
 use crate::ratelimit::Verdict;
+use crate::ratelimit::leases::{Place, Terms};
 use crate::ratelimit::remote::{self, Answer, Field, Question};
 use crate::tiers::upstream::{self, Outcome, Script, Upstream, elements, integer, is_error, text};
 
@@ -57,7 +60,7 @@ impl Worker {
             return Some(self.refused(session, args, &error, out));
         }
         let begin = self.ticks;
-        let asked = match asked(command.spec.name, args, &self.instance.limits) {
+        let mut asked = match asked(command.spec.name, args, &self.instance.limits) {
             Ok(asked) => asked?,
             Err(error) => return Some(self.limit_failed(session, command, args, &error, out)),
         };
@@ -75,15 +78,34 @@ impl Worker {
             return Some(Flow::Held(held));
         }
         session.client.last_command.store(command.index, Relaxed);
+        let leasable = (scope == LimitScope::Leased).then(|| Leasable::of(&asked, session.db)).flatten();
+        if let Some(answer) = leasable.as_ref().and_then(|leasable| leasable.take(self.instance)) {
+            let mark = out.len();
+            let reply = &mut Reply::new(out, session.protocol);
+            asked.reply(&answer.verdict, answer.limit, &self.instance.limits, reply);
+            if is_silenced(session) {
+                out.truncate(mark);
+            }
+            self.measure(&session.client, command, args, begin);
+            return Some(Flow::Next);
+        }
+        if scope == LimitScope::Leased {
+            share(&mut asked, session.db, self.instance);
+        }
         let run = run_of(&asked, session.db);
-        let upstream = upstream.clone();
+        let (instance, upstream) = (self.instance, upstream.clone());
         // The question borrows the request's arguments, which the wait outlives.
         let what = match asked.what {
             What::Decide(question) => Some(Question { id: None, ..question }),
             What::Refund(_) | What::Reset => None,
         };
-        let deciding = async move { decision(what.as_ref(), run.run(upstream).await) };
-        let mut pending = Pending::decision(Box::pin(deciding), args);
+        let asking = run.run(upstream.clone());
+        let apart = async move { decision(what.as_ref(), asking.await) };
+        let deciding: LocalFuture<Decision> = match leasable {
+            Some(leasable) if leasable.is_single() => Box::pin(leasable.decide(instance, upstream, apart)),
+            _ => Box::pin(apart),
+        };
+        let mut pending = Pending::decision(deciding, args);
         if is_silenced(session) {
             pending.silence();
         }
@@ -204,13 +226,30 @@ fn blind(question: &Question<'_>, limited: bool, timeout_us: u64) -> (usize, Ver
     (place, verdict)
 }
 
+/// Has what is asked of limits that hosts may hold permits of count those as well.
+fn share(asked: &mut Asked<'_>, db: usize, instance: &Instance) {
+    match &mut asked.what {
+        What::Decide(question) => {
+            let rules = question.limits.iter().map(|(_, rule)| *rule).collect();
+            let terms = Terms { algorithm: question.algorithm, rules };
+            for (_, rule) in &mut question.limits {
+                *rule = terms.shared(rule);
+            }
+        }
+        What::Reset => asked.keys.iter().for_each(|key| instance.leases.forget(&Place::new(db, key))),
+        What::Refund(_) => {}
+    }
+}
+
+/// The script that a question is for, and its arguments.
+pub(super) fn script_of(question: &Question<'_>) -> (&'static Script, Vec<Vec<u8>>) {
+    (if question.script() == remote::LOG { &LOG } else { &STATE }, question.arguments(None))
+}
+
 /// The script to run, and with what.
 fn run_of(asked: &Asked<'_>, db: usize) -> upstream::Run {
     let (script, arguments) = match &asked.what {
-        What::Decide(question) => {
-            let script = if question.script() == remote::LOG { &LOG } else { &STATE };
-            (script, question.arguments(None))
-        }
+        What::Decide(question) => script_of(question),
         // A script counts exactly up to 2^53, and no limit comes near that.
         What::Refund(count) => {
             let count = (*count).min(1 << 53).to_string();
@@ -222,7 +261,7 @@ fn run_of(asked: &Asked<'_>, db: usize) -> upstream::Run {
 }
 
 /// What a script's reply, or the want of one, decides.
-fn decision(question: Option<&Question<'_>>, outcome: Outcome) -> Decision {
+pub(super) fn decision(question: Option<&Question<'_>>, outcome: Outcome) -> Decision {
     let Ok(frame) = outcome else { return Decision::None };
     if is_error(&frame) {
         let said = String::from_utf8_lossy(&frame[1..]).trim_end().to_owned();

@@ -10,6 +10,7 @@ mod database;
 mod execute;
 mod forward;
 mod hold;
+mod leases;
 mod limits;
 mod pending;
 mod pipeline;
@@ -23,6 +24,7 @@ mod worker;
 
 pub use apart::start as start_apart;
 pub use blocking::{Blocked, WaitEnd};
+pub use leases::give_leases_back;
 pub use pending::{Finished, LocalFuture, Pending};
 pub use pipeline::{Progress, Step};
 pub use worker::{Unacknowledged, Worker};

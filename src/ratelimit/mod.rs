@@ -15,6 +15,7 @@
 
 mod counter;
 mod gcra;
+pub mod leases;
 pub mod log;
 mod refusals;
 mod registry;

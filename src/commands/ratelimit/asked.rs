@@ -98,6 +98,11 @@ pub fn asked<'a>(name: &str, args: Args<'a>, limits: &RateLimits) -> Result<Opti
 }
 
 impl Asked<'_> {
+    /// Whether several limits are asked for, of which the reply names the one that refused.
+    pub fn is_multi(&self) -> bool {
+        self.is_multi
+    }
+
     /// Replies a verdict, which is that of the limit at this place, and counts it.
     pub fn reply(&self, verdict: &Verdict, limit: usize, limits: &RateLimits, reply: &mut Reply<'_>) {
         if let What::Decide(Question { takes: true, limits: rules, .. }) = &self.what {

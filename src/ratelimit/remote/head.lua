@@ -49,6 +49,16 @@ local function sub(a, b)
   return {a[1] - b[1], nanos}
 end
 
+-- The pair that many times.
+local function times(value, count)
+  local sum = {0, 0}
+  while count > 0 do
+    if count % 2 == 1 then sum = add(sum, value) end
+    value, count = add(value, value), math.floor(count / 2)
+  end
+  return sum
+end
+
 -- A state; nil if the bytes are none.
 local function parse(bytes)
   local tag, count = string.byte(bytes, 1, 2)

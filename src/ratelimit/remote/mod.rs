@@ -6,6 +6,7 @@
 
 use smallvec::SmallVec;
 
+use super::leases::Leftover;
 use super::state::{self, State};
 use super::{Call, Verdict, log};
 use crate::config::{Algorithm, Rule};
@@ -16,6 +17,8 @@ pub const LOG: &str = concat!(include_str!("head.lua"), include_str!("log.lua"))
 pub const STATE: &str = concat!(include_str!("head.lua"), include_str!("state.lua"));
 /// Gives permits back.
 pub const REFUND: &str = concat!(include_str!("head.lua"), include_str!("refund.lua"));
+/// Gives back what is left of a lease.
+pub const GIVE_BACK: &str = concat!(include_str!("head.lua"), include_str!("give_back.lua"));
 /// Forgets permits.
 pub const RESET: &str = concat!(include_str!("head.lua"), include_str!("reset.lua"));
 
@@ -143,5 +146,14 @@ impl Question<'_> {
             verdicts.push(log::verdict(rule, count, newest, time, now, cost, |_| pivot));
         }
         Verdict::strongest(verdicts).map(|(limit, verdict)| (verdict, limit))
+    }
+}
+
+impl Leftover {
+    /// The arguments of [`GIVE_BACK`].
+    pub fn arguments(&self) -> Vec<Vec<u8>> {
+        let number = |number: u64| number.to_string().into_bytes();
+        let (taken, used, since) = (number(self.taken), number(self.used), number(self.since_us));
+        vec![Vec::new(), taken, used, self.id.clone(), since, number(self.terms.hold_us())]
     }
 }

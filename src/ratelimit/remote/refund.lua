@@ -11,16 +11,6 @@ local state = bytes and parse(bytes)
 if not state then return WRONG_TYPE end
 local time, given = math.max(state.newest, now), 0
 
--- The pair that many times.
-local function times(value, count)
-  local sum = {0, 0}
-  while count > 0 do
-    if count % 2 == 1 then sum = add(sum, value) end
-    value, count = add(value, value), math.floor(count / 2)
-  end
-  return sum
-end
-
 -- a / b, rounded up.
 local function share(a, b)
   local steps, step, count = {}, b, 1

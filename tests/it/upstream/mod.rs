@@ -4,6 +4,7 @@ mod clients;
 mod coherence;
 mod failure;
 mod forwarding;
+mod leased_limits;
 mod limit_scripts;
 mod near_cache;
 mod sentinel;

@@ -7,7 +7,7 @@ use crate::harness::{Client, Server, encode};
 use crate::http::get;
 
 /// Long enough that nothing comes back while a test runs.
-const LONG: &str = "31536000000";
+pub const LONG: &str = "31536000000";
 
 const POLICIES: &str = "[ratelimit.policies.api]\nlimit = 3\nwindow = \"1d\"\n\
     [ratelimit.policies.counted]\nalgorithm = \"counter\"\n\
