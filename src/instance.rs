@@ -97,7 +97,7 @@ impl Instance {
         let upstream = config.upstream.as_ref().map(|section| Upstream::new(section, &config.keys));
         let upstream = upstream.transpose()?.map(Arc::new);
         let run_id = std::iter::repeat_with(|| fastrand::digit(16));
-        Ok(Box::leak(Box::new(Self {
+        let instance: &'static Self = Box::leak(Box::new(Self {
             keyspace: Keyspace::new(databases, settings.clone()),
             settings,
             limits: RateLimits::new(&config.policies),
@@ -123,7 +123,9 @@ impl Instance {
             apart,
             database: OnceLock::new(),
             apart_queue: Mutex::new(Some(apart_queue)),
-        })))
+        }));
+        instance.keyspace.set_listener(&instance.clients);
+        Ok(instance)
     }
 
     /// The database that clients begin in.

@@ -19,6 +19,7 @@ mod rows;
 mod script;
 mod through;
 mod touch;
+mod tracked;
 mod transaction;
 mod worker;
 
