@@ -125,6 +125,9 @@ impl Instance {
             apart_queue: Mutex::new(Some(apart_queue)),
         }));
         instance.keyspace.set_listener(&instance.clients);
+        if let Some(upstream) = &instance.upstream {
+            upstream.near.set_listener(&instance.clients);
+        }
         Ok(instance)
     }
 

@@ -7,7 +7,10 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
@@ -62,7 +65,11 @@ type Keys = HashMap<Box<[u8]>, SmallVec<[u64; 2]>>;
 /// Who is told of what.
 pub struct Tracking {
     trackers: RwLock<HashMap<u64, Arc<Tracker>>>,
+    /// How many they are.
+    active: AtomicUsize,
     keys: [Mutex<Keys>; SHARDS],
+    /// Changes that were told of, of the keys of each part: whoever reads what comes from elsewhere compares.
+    changes: [AtomicU64; SHARDS],
     count: AtomicUsize,
     prefixes: RwLock<BTreeMap<Box<[u8]>, Vec<u64>>>,
 }
@@ -71,7 +78,9 @@ impl Default for Tracking {
     fn default() -> Self {
         Self {
             trackers: RwLock::default(),
+            active: AtomicUsize::new(0),
             keys: std::array::from_fn(|_| Mutex::default()),
+            changes: std::array::from_fn(|_| AtomicU64::new(0)),
             count: AtomicUsize::new(0),
             prefixes: RwLock::default(),
         }
@@ -98,7 +107,9 @@ impl Tracking {
             }
         }
         drop(prefixes);
-        self.trackers.write().insert(tracker.id, tracker);
+        let mut trackers = self.trackers.write();
+        trackers.insert(tracker.id, tracker);
+        self.active.store(trackers.len(), Relaxed);
     }
 
     /// Has a client told no more. What it read is forgotten when that changes, or with the last client of all.
@@ -109,6 +120,7 @@ impl Tracking {
         });
         let mut trackers = self.trackers.write();
         trackers.remove(&tracker.id);
+        self.active.store(trackers.len(), Relaxed);
         if trackers.values().all(|tracker| tracker.options.broadcast) {
             self.forget_keys();
         }
@@ -134,11 +146,34 @@ impl Tracking {
     }
 
     fn shard(&self, key: &[u8]) -> &Mutex<Keys> {
-        &self.keys[(hash_bytes(key) >> 48) as usize % SHARDS]
+        &self.keys[part_of(key)]
+    }
+
+    /// A number that is another one once a key has changed, and maybe before.
+    pub fn stamp(&self, key: &[u8]) -> u64 {
+        self.changes[part_of(key)].load(Acquire)
     }
 }
 
+fn part_of(key: &[u8]) -> usize {
+    (hash_bytes(key) >> 48) as usize % SHARDS
+}
+
 impl Clients {
+    /// Notes that a client has read a key whose lock is not held here, and had this stamp before it was read. If it may
+    /// have changed meanwhile, the client is told at once.
+    pub fn note_read_since(&self, tracker: &Tracker, key: &[u8], stamp: u64, most: usize) {
+        self.note_read(tracker, key, most);
+        if self.tracking.stamp(key) != stamp {
+            self.push(tracker, Some(key));
+        }
+    }
+
+    /// Tells a client of a key that nobody will tell it of.
+    pub fn tell_at_once(&self, tracker: &Tracker, key: &[u8]) {
+        self.push(tracker, Some(key));
+    }
+
     /// Notes that a client has read a key. If there are more of them than `most`, another is told as if it had changed.
     pub fn note_read(&self, tracker: &Tracker, key: &[u8], most: usize) {
         let tracking = &self.tracking;
@@ -213,7 +248,12 @@ fn deliver(client: &Client, message: &[u8]) {
 
 impl Listener for Clients {
     fn changed(&self, key: &[u8], of_itself: bool) {
+        if self.tracking.active.load(Relaxed) == 0 {
+            return;
+        }
         let by = if of_itself { 0 } else { RUNNING.get() };
+        // Before it is looked who has read it: whoever is noted later sees it.
+        self.tracking.changes[part_of(key)].fetch_add(1, AcqRel);
         let readers = self.tracking.shard(key).lock().remove(key);
         if let Some(readers) = readers {
             self.tracking.count.fetch_sub(1, Relaxed);
@@ -230,6 +270,12 @@ impl Listener for Clients {
     }
 
     fn flushed(&self) {
+        if self.tracking.active.load(Relaxed) == 0 {
+            return;
+        }
+        for changes in &self.tracking.changes {
+            changes.fetch_add(1, AcqRel);
+        }
         self.tracking.forget_keys();
         let trackers: Vec<_> = self.tracking.trackers.read().values().cloned().collect();
         trackers.iter().for_each(|tracker| self.push(tracker, None));

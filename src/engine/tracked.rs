@@ -1,17 +1,61 @@
 //! What `CLIENT TRACKING` asks of the engine: what is read is noted under the locks of the command that reads it, and
 //! messages go out between replies.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::worker::Worker;
-use crate::clients::{Caching, Session};
+use crate::clients::{Caching, Session, Tracker};
 use crate::commands::keys;
 use crate::commands::spec::{Run, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
+use crate::instance::Instance;
 use crate::protocol::Args;
 
+/// What a client that is told of changes reads upstream, with a stamp of before.
+pub(super) struct Reads {
+    instance: &'static Instance,
+    tracker: Arc<Tracker>,
+    keys: Vec<(Box<[u8]>, u64)>,
+}
+
+impl Reads {
+    /// The replies are there: from here on, changes are told.
+    #[cold]
+    pub fn note(&self) {
+        let most = self.instance.settings.int(Id::TrackingTableMaxKeys) as usize;
+        for (key, stamp) in &self.keys {
+            self.instance.clients.note_read_since(&self.tracker, key, *stamp, most);
+        }
+    }
+
+    /// They came by a way on which upstream does not tell of changes: the client is not to keep them.
+    #[cold]
+    pub fn tell_at_once(&self) {
+        for (key, _) in &self.keys {
+            self.instance.clients.tell_at_once(&self.tracker, key);
+        }
+    }
+}
+
 impl Worker {
+    /// What a client reads upstream, if it wants to be told when it changes. To be asked before anything is looked at.
+    #[inline]
+    pub(super) fn reads_of<'k>(
+        &self,
+        session: &Session,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> Option<Box<Reads>> {
+        let tracker = session.tracking.as_ref()?;
+        if !tracker.notes(session.caching != Caching::Unsaid) {
+            return None;
+        }
+        let tracking = &self.instance.clients.tracking;
+        let keys = keys.map(|key| (key.into(), tracking.stamp(key))).collect();
+        Some(Box::new(Reads { instance: self.instance, tracker: tracker.clone(), keys }))
+    }
+
     /// Notes what a command reads, for a client that wants to be told when it changes. The keys' locks are held.
     #[cold]
     pub(super) fn note_reads(&self, session: &Session, command: &Command, args: Args<'_>) {

@@ -86,10 +86,12 @@ fn enable(context: &mut Context<'_, '_>, mut asked: TrackingOptions) -> CommandR
              re-enabling it with a different mode.",
         ));
     }
-    if context.instance.upstream.is_some() {
-        return Err(ReplyError::fixed("ERR CLIENT TRACKING is not served before an upstream yet"));
-    }
     if asked.broadcast {
+        if context.instance.upstream.is_some() {
+            return Err(ReplyError::fixed(
+                "ERR BCAST is not served before an upstream, which tells this host of what was read here alone",
+            ));
+        }
         let existing = old.map_or(&[][..], |old| &old.prefixes);
         check_prefixes(&asked.prefixes, existing)?;
         if asked.prefixes.is_empty() && existing.is_empty() {

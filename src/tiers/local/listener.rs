@@ -59,3 +59,9 @@ impl Keyspace {
         }
     }
 }
+
+impl std::fmt::Debug for dyn Listener {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Listener")
+    }
+}

@@ -258,8 +258,11 @@ impl Link {
 
     /// The connection is lost: what it owed fails. Requests that come now wait for one attempt to connect.
     fn lost(&self, fault: &str) {
-        if self.is_tracked && self.config.on_failure == OnFailure::Error {
-            self.near.drop_all();
+        if self.is_tracked {
+            match self.config.on_failure {
+                OnFailure::Error => self.near.drop_all(),
+                OnFailure::Stale => self.near.tell_flushed(),
+            }
         }
         let (owed, unsent) = {
             let mut owed = std::mem::take(&mut *self.reading.lock());

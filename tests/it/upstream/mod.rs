@@ -10,6 +10,7 @@ mod near_cache;
 mod sentinel;
 mod shared_limits;
 mod tls;
+mod tracking;
 
 use crate::harness::{Client, Server};
 
