@@ -86,6 +86,11 @@ fn enable(context: &mut Context<'_, '_>, mut asked: TrackingOptions) -> CommandR
              re-enabling it with a different mode.",
         ));
     }
+    if context.instance.upstream.as_ref().is_some_and(|upstream| !upstream.config.tracking) {
+        return Err(ReplyError::fixed(
+            "ERR nobody can be told of changes: upstream is not asked to tell of them (tracking = \"off\")",
+        ));
+    }
     if asked.broadcast {
         if context.instance.upstream.is_some() {
             return Err(ReplyError::fixed(

@@ -199,10 +199,14 @@ impl Link {
         }
         let limit = self.config.timeout;
         let prepare = async {
-            let tracking = connection.ask(&["CLIENT", "TRACKING", "ON"]).await?;
-            if frame::is_error(&tracking) {
-                let said = String::from_utf8_lossy(&tracking).trim().to_owned();
-                return Err(ConnectError::Refused(format!("upstream does not tell of changes: {said}")));
+            if self.config.tracking {
+                let tracking = connection.ask(&["CLIENT", "TRACKING", "ON"]).await?;
+                if frame::is_error(&tracking) {
+                    let said = String::from_utf8_lossy(&tracking).trim().to_owned();
+                    return Err(ConnectError::Refused(format!(
+                        "upstream does not tell of changes (tracking = \"off\" goes without): {said}"
+                    )));
+                }
             }
             let databases = connection.ask(&["CONFIG", "GET", "databases"]).await?;
             let databases = pairs(&databases);

@@ -184,6 +184,9 @@ impl Near {
         record.is_used.store(true, Ordering::Relaxed);
         out.extend_from_slice(&entry.reply);
         count(&self.statistics.hits);
+        if let Some(counts) = shard.prefixes.at(record.prefix) {
+            count(&counts.hits);
+        }
         if is_stale {
             count(&self.statistics.stale_hits);
         }
@@ -202,7 +205,11 @@ impl Near {
         }
         let key = request.args.at(request.key_at);
         let place = shard.find_or_add(request.hash, key);
-        let Some(record) = &mut shard.records[place as usize] else { return Miss::Unkept(ticket) };
+        let Shard { records, prefixes, .. } = &mut *shard;
+        let Some(record) = &mut records[place as usize] else { return Miss::Unkept(ticket) };
+        if let Some(counts) = prefixes.at(record.prefix) {
+            count(&counts.misses);
+        }
         if let Some((_, flight)) = record.flights.iter().find(|(question, _)| question.is(request)) {
             flight.0.lock().push(ticket);
             count(&self.statistics.joined);
@@ -251,8 +258,10 @@ impl Near {
         let mut garbage = None;
         if let Some(lease) = &filling.lease {
             let mut shard = self.shard(filling.hash).write();
-            if let Some(place) = shard.place(filling.hash, &filling.key)
-                && let Some(record) = &mut shard.records[place as usize]
+            let place = shard.place(filling.hash, &filling.key);
+            let Shard { records, prefixes, .. } = &mut *shard;
+            if let Some(place) = place
+                && let Some(record) = &mut records[place as usize]
             {
                 record.flights.retain(|(_, flight)| !Arc::ptr_eq(flight, &filling.flight));
                 let stands = record.state.redeem(lease, self.epoch());
@@ -281,6 +290,9 @@ impl Near {
                                 is_refreshed: AtomicBool::new(false),
                             };
                             record.is_used.store(true, Ordering::Relaxed);
+                            if let Some(counts) = prefixes.at(record.prefix) {
+                                count(&counts.fills);
+                            }
                             garbage = record.keep(entry);
                         }
                     }
@@ -385,6 +397,13 @@ impl Near {
                     visit(&record.key, count, bytes + record.key.len() + OVERHEAD);
                 }
             }
+        }
+    }
+
+    /// Calls `visit` with prefixes of keys, and how many hits, misses and fills their keys had; `None` for the rest.
+    pub fn each_prefix(&self, mut visit: impl FnMut(Option<&[u8]>, [u64; 3])) {
+        for shard in &self.shards {
+            shard.read().prefixes.each(&mut visit);
         }
     }
 
