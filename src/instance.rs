@@ -145,6 +145,13 @@ impl Instance {
     /// Notes an event for the latency monitor, if it took longer than its threshold.
     #[inline]
     pub fn note_latency(&self, event: &'static str, millis: u64) {
+        if millis > 0 {
+            self.note_long(event, millis);
+        }
+    }
+
+    #[cold]
+    fn note_long(&self, event: &'static str, millis: u64) {
         let threshold = self.settings.int(crate::config::Id::LatencyMonitorThreshold);
         if threshold > 0 && millis >= threshold as u64 {
             self.latency.lock().add(event, clock::wall_ms() / 1000, millis);

@@ -31,6 +31,8 @@ pub struct Rule {
     pub window_us: u64,
     /// Permits that an idle key has: the limit, or one more than the burst.
     pub capacity: u64,
+    /// Nanoseconds in which one permit comes back, rounded up; 0 where the algorithm does not ask.
+    pub interval_ns: u64,
 }
 
 /// What is wrong with a limit.
@@ -105,22 +107,17 @@ impl Rule {
             Some(_) if algorithm != Algorithm::Gcra => return Err(RuleError::Burst),
             Some(burst) => burst.checked_add(1).ok_or(RuleError::BurstTooLarge)?,
         };
-        let rule = Self { limit, window_us, capacity };
+        let mut interval_ns = 0;
         if algorithm == Algorithm::Gcra {
             if limit > window_us * 1000 {
                 return Err(RuleError::TooFast);
             }
-            if u128::from(capacity) * u128::from(rule.interval_ns()) > MAX_TOLERANCE {
+            interval_ns = (window_us * 1000).div_ceil(limit);
+            if u128::from(capacity) * u128::from(interval_ns) > MAX_TOLERANCE {
                 return Err(RuleError::BurstTooLarge);
             }
         }
-        Ok(rule)
-    }
-
-    /// Nanoseconds in which one permit comes back, rounded up.
-    #[inline]
-    pub fn interval_ns(&self) -> u64 {
-        (self.window_us * 1000).div_ceil(self.limit)
+        Ok(Self { limit, window_us, capacity, interval_ns })
     }
 }
 
@@ -300,7 +297,7 @@ mod tests {
             (Algorithm::Log, 1000, 900_000_000)
         );
         let proxy = &policies["proxy"].rules[0];
-        assert_eq!((proxy.capacity, proxy.interval_ns()), (21, 100_000_000));
+        assert_eq!((proxy.capacity, proxy.interval_ns), (21, 100_000_000));
         assert_eq!(policies["both"].rules.len(), 2);
     }
 

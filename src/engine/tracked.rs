@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::execute::Flow;
 use super::worker::Worker;
 use crate::clients::{Caching, Session, Tracker};
 use crate::commands::keys;
@@ -72,15 +73,21 @@ impl Worker {
         }
     }
 
-    /// What comes after each command of a client that is told of changes.
+    /// What comes after each command while any client is told of changes.
     #[cold]
-    pub(super) fn after_tracked(session: &mut Session) {
-        let last = session.client.last_command.load(Relaxed);
-        let is_client = last != usize::MAX && COMMANDS.at(last).name.starts_with("client|");
-        session.caching = match session.caching {
-            Caching::Said => Caching::Due,
-            Caching::Due if is_client || session.transaction.is_some() => Caching::Due,
-            _ => Caching::Unsaid,
-        };
+    pub(super) fn after_tracked(session: &mut Session, flow: &Flow, out: &mut Vec<u8>) {
+        if session.caching != Caching::Unsaid {
+            let last = session.client.last_command.load(Relaxed);
+            let is_client = last != usize::MAX && COMMANDS.at(last).name.starts_with("client|");
+            session.caching = match session.caching {
+                Caching::Said => Caching::Due,
+                Caching::Due if is_client || session.transaction.is_some() => Caching::Due,
+                _ => Caching::Unsaid,
+            };
+        }
+        // Behind the replies of all that this client has run.
+        if session.client.pushes.is_waiting() && !matches!(flow, Flow::Pending(_)) {
+            out.extend_from_slice(&session.client.pushes.take());
+        }
     }
 }

@@ -311,7 +311,15 @@ impl Connection {
 
     /// Sends what the socket did not take at once.
     async fn flush(&mut self) -> io::Result<()> {
-        let acknowledged = self.acknowledged().await;
+        let acknowledged = match &self.unacknowledged {
+            None => Ok(()),
+            // They were not tried before.
+            Some(_) => {
+                let acknowledged = self.acknowledged().await;
+                self.sent += send(&self.stream, &self.unsent[self.sent..])?;
+                acknowledged
+            }
+        };
         let mut over_since = None;
         while self.sent < self.unsent.len() {
             let waiting = self.unsent.len() - self.sent;

@@ -25,13 +25,18 @@ const CHANGE: &[KeySpec] = &[key_at(1, RW | ACCESS | UPDATE)];
 
 /// The rows.
 pub const COMMANDS: &[CommandSpec] = &[
-    CommandSpec::limit("ratelimit.take", AtLeast(4), ratelimit_take).write().fast().keys(CHANGE).doc(
-        "Takes permits of a limit, or is refused.",
-        "7.2.0",
-        "O(1); with ID and the algorithm counter or gcra, O(N) in the identifiers of the window",
-        "key limit:integer window-ms:integer [COST cost:integer] \
+    CommandSpec::limit("ratelimit.take", AtLeast(4), ratelimit_take)
+        .write()
+        .fast()
+        .keys(CHANGE)
+        .reads_log()
+        .doc(
+            "Takes permits of a limit, or is refused.",
+            "7.2.0",
+            "O(1); with ID and the algorithm counter or gcra, O(N) in the identifiers of the window",
+            "key limit:integer window-ms:integer [COST cost:integer] \
             [ALGORITHM algorithm<LOG | COUNTER | GCRA>] [BURST burst:integer] [ID id]",
-    ),
+        ),
     CommandSpec::limit("ratelimit.multi", AtLeast(5), ratelimit_multi)
         .write()
         .fast()

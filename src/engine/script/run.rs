@@ -28,7 +28,7 @@ const STACK_SIZE: usize = 2 * 1024 * 1024;
 struct Ended {
     /// Gone after a panic: nobody knows in what state the machine is.
     lua: Option<Box<Lua>>,
-    effects: Effects,
+    effects: Box<Effects>,
     result: Result<Encoded, RunError>,
 }
 
@@ -127,7 +127,7 @@ impl Worker {
         let args = unsafe { std::mem::transmute::<Args<'_>, Args<'static>>(args) };
         Coroutine::with_stack(stack, move |yielder: &Yielder<WorkerPointer, ()>, worker: WorkerPointer| {
             let Task { mut lua, prepared, protocol, db, begin } = task;
-            let mut effects = Effects::default();
+            let mut effects = Box::<Effects>::default();
             lua.session.client = client;
             (lua.session.tracking, lua.session.caching) = (tracking, caching);
             let caught = catch_unwind(AssertUnwindSafe(|| {
@@ -224,7 +224,7 @@ impl Worker {
         }
         let begins = out.len();
         if !effects.is_empty() {
-            self.effects = effects;
+            self.effects = Some(effects);
             self.settle();
         }
         self.write_result(result, command, protocol, out);

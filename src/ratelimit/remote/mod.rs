@@ -91,7 +91,7 @@ impl Question<'_> {
         arguments.push(self.id.map(|id| state::hash_of(id).to_le_bytes().to_vec()).unwrap_or_default());
         arguments.extend([takes, number(self.cost.min(BEYOND)), number(self.hold_us)]);
         for (_, rule) in &self.limits {
-            let interval = if is_gcra { rule.interval_ns() } else { 0 };
+            let interval = if is_gcra { rule.interval_ns } else { 0 };
             let most = interval.saturating_mul(rule.capacity);
             // What is beyond the capacity is refused, however far.
             let moved = interval.saturating_mul(self.cost).min(most + interval);
