@@ -177,7 +177,7 @@ impl Worker {
             // It cannot wait for the database here: its own connection can.
             view.stop_waiting(waiter);
             drop(view);
-            self.absorb(effects);
+            self.absorb(&mut effects);
             waiter.finish(WaiterOutcome::Again);
             return Some(true);
         }
@@ -198,7 +198,7 @@ impl Worker {
         }
         drop(view);
         let (journaled, unaccepted) = (effects.journaled, effects.unaccepted.take());
-        self.absorb(effects);
+        self.absorb(&mut effects);
         if let Some(mut encoded) = served {
             if let Some(error) = unaccepted {
                 encoded.clear();
@@ -210,7 +210,7 @@ impl Worker {
     }
 
     /// Keeps what a view left to be done for the present round of settling.
-    fn absorb(&mut self, mut effects: Box<Effects>) {
+    fn absorb(&mut self, effects: &mut Effects) {
         self.effects().ready.append(&mut effects.ready);
         self.effects().events.append(&mut effects.events);
         self.effects().garbage.append(&mut effects.garbage);

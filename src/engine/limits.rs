@@ -5,7 +5,7 @@
 //! handler as without an upstream.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::execute::Flow;
 use super::forward::is_silenced;
@@ -269,7 +269,7 @@ pub(super) fn decision(question: Option<&Question<'_>>, outcome: Outcome) -> Dec
             Some("WRONGTYPE") => Decision::Error(ReplyError::WRONG_TYPE),
             Some("CROSSSLOT") => Decision::Error(ReplyError::new(said)),
             _ => {
-                tracing::warn!("upstream does not decide on a rate limit: {said}");
+                complain(&format!("upstream does not decide on a rate limit: {said}"));
                 Decision::None
             }
         };
@@ -279,9 +279,20 @@ pub(super) fn decision(question: Option<&Question<'_>>, outcome: Outcome) -> Dec
         Some(question) => fields(&frame).and_then(|fields| question.answer(&fields)).map(Decision::Answer),
     };
     decided.unwrap_or_else(|| {
-        tracing::error!("upstream's reply to a rate limit makes no sense");
+        complain("upstream's reply to a rate limit makes no sense");
         Decision::None
     })
+}
+
+/// Logs, once a second at most: calls may be many.
+fn complain(text: &str) {
+    static LAST_MS: AtomicU64 = AtomicU64::new(0);
+    let now_ms = upstream::now_ms();
+    let last_ms = LAST_MS.load(Relaxed);
+    let is_due = last_ms == 0 || now_ms.saturating_sub(last_ms) >= 1000;
+    if is_due && LAST_MS.compare_exchange(last_ms, now_ms, Relaxed, Relaxed).is_ok() {
+        tracing::warn!("{text}");
+    }
 }
 
 fn fields(frame: &[u8]) -> Option<Vec<Field<'_>>> {

@@ -51,6 +51,7 @@ fn messages_and_replies_are_those_of_redis() {
         |a MULTI;GET k;SET k tx;EXEC|b SET k later|a MULTI;GET k;GET l;EXEC|b MSET k 1 l 1\
         |a GET k|b FLUSHDB|a GET k|b SET k x|b SET k y|a GET k|a FLUSHALL\
         |a EVAL return~redis.call('get',KEYS[1]) 1 k|b SET k x|a EVAL_RO return~redis.call('get',KEYS[1]) 1 k|b SET k y\
+        |a MULTI;EVAL return~redis.call('get',KEYS[1]) 1 k;EXEC|b SET k q\
         |a GET k|b EVAL return~redis.call('set',KEYS[1],'z') 1 k\
         |a CLIENT TRACKING OFF|a GET k|b SET k 1|a CLIENT TRACKINGINFO\
         |a CLIENT TRACKING ON NOLOOP|a GET k|a GET l|a SET k mine|b SET k theirs|b SET l theirs|a CLIENT TRACKINGINFO\

@@ -297,6 +297,7 @@ impl Worker {
                 }
                 Ok(Plan::Run(prepared)) => {
                     lua.session.client = session.client.clone();
+                    (lua.session.tracking, lua.session.caching) = (session.tracking.clone(), session.caching);
                     let now_us = self.now_us();
                     let worker = WorkerPointer(self);
                     let caught = catch_unwind(AssertUnwindSafe(|| {
