@@ -7,6 +7,7 @@ use std::path::Path;
 use smallvec::SmallVec;
 
 use super::file::{ConfigError, line_of};
+use super::sharing::Sharing;
 use super::units::parse_duration;
 
 /// How calls are counted.
@@ -136,15 +137,19 @@ pub struct Policy {
 pub type Policies = BTreeMap<String, Policy>;
 
 /// A fault in the section: under which table, at which key, and what it is.
-struct Fault {
-    table: String,
-    key: Option<String>,
-    reason: Option<String>,
+pub(super) struct Fault {
+    pub(super) table: String,
+    pub(super) key: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// Reads `[ratelimit]`.
-pub(super) fn read(section: &toml::Table, text: &str, path: &Path) -> Result<Policies, ConfigError> {
-    policies_of(section).map_err(|fault| {
+pub(super) fn read(
+    section: &toml::Table,
+    text: &str,
+    path: &Path,
+) -> Result<(Policies, Sharing), ConfigError> {
+    contents_of(section).map_err(|fault| {
         let line = line_of(text, &fault.table, fault.key.as_deref());
         let key = fault.key.map_or_else(|| fault.table.clone(), |key| format!("{}.{key}", fault.table));
         match fault.reason {
@@ -156,35 +161,24 @@ pub(super) fn read(section: &toml::Table, text: &str, path: &Path) -> Result<Pol
     })
 }
 
-fn policies_of(section: &toml::Table) -> Result<Policies, Fault> {
-    let mut policies = Policies::new();
+fn contents_of(section: &toml::Table) -> Result<(Policies, Sharing), Fault> {
+    let (mut policies, mut sharing) = (Policies::new(), Sharing::default());
     for (key, value) in section {
         let fault = |reason: Option<&str>| Fault {
             table: "ratelimit".to_owned(),
             key: Some(key.clone()),
             reason: reason.map(str::to_owned),
         };
-        match key.as_str() {
-            "scope" => match value.as_str() {
-                Some("local") => {}
-                Some("upstream" | "leased") => {
-                    return Err(fault(Some(
-                        "limits over all hosts, which need an upstream, are not served yet; \
-                         \"local\" counts each host by itself",
-                    )));
-                }
-                _ => return Err(fault(Some("must be \"local\""))),
-            },
-            "policies" => {
-                let named = value.as_table().ok_or_else(|| fault(Some("must be a table of policies")))?;
-                for (name, policy) in named {
-                    policies.insert(name.clone(), policy_of(name, policy)?);
-                }
+        if key == "policies" {
+            let named = value.as_table().ok_or_else(|| fault(Some("must be a table of policies")))?;
+            for (name, policy) in named {
+                policies.insert(name.clone(), policy_of(name, policy)?);
             }
-            _ => return Err(fault(None)),
+        } else if !sharing.set(key, value)? {
+            return Err(fault(None));
         }
     }
-    Ok(policies)
+    Ok((policies, sharing))
 }
 
 fn policy_of(name: &str, value: &toml::Value) -> Result<Policy, Fault> {
@@ -269,9 +263,25 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Result<Policies, String> {
+        read_all(text).map(|(policies, _)| policies)
+    }
+
+    fn read_all(text: &str) -> Result<(Policies, Sharing), String> {
         let table: toml::Table = text.parse().unwrap();
         let section = table["ratelimit"].as_table().unwrap();
         read(section, text, Path::new("x")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn limits_may_be_shared() {
+        use crate::config::{LimitScope, OnLimitFailure};
+        let text = "[ratelimit]\nscope = \"leased\"\nlease = 20\non-upstream-failure = \"deny\"\n";
+        let (_, sharing) = read_all(text).unwrap();
+        let expected =
+            Sharing { scope: Some(LimitScope::Leased), lease: 20, on_failure: OnLimitFailure::Deny };
+        assert_eq!(sharing, expected);
+        let default = Sharing::default();
+        assert_eq!((default.scope(true), default.scope(false)), (LimitScope::Upstream, LimitScope::Local));
     }
 
     #[test]
@@ -296,8 +306,12 @@ mod tests {
         let policy = |lines: &str| format!("[ratelimit.policies.api]\n{lines}\n");
         for (text, expected) in [
             ("[ratelimit]\nscoop = 1".to_owned(), "line 2: unknown key 'ratelimit.scoop'"),
-            ("[ratelimit]\nscope = \"leased\"".to_owned(), "line 2: ratelimit.scope: limits over all hosts"),
-            ("[ratelimit]\nscope = \"upstream\"".to_owned(), "which need an upstream, are not served yet"),
+            ("[ratelimit]\nscope = \"lesed\"".to_owned(), "line 2: ratelimit.scope: must be \"local\", "),
+            ("[ratelimit]\nlease = 0".to_owned(), "line 2: ratelimit.lease: must be a number from 1 to"),
+            (
+                "[ratelimit]\non-upstream-failure = \"stale\"".to_owned(),
+                "line 2: ratelimit.on-upstream-failure: must be \"local\", \"allow\" or",
+            ),
             (policy("limit = 5"), "ratelimit.policies.api: window is missing"),
             (policy("window = \"1s\""), "line 1: ratelimit.policies.api: limit is missing"),
             (

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::pending::Pending;
+use super::tracked::Reads;
 use crate::protocol::{Protocol, Reply, ReplyError};
 use crate::tiers::upstream::{Expected, Failure, Gather, Link, Outcome, Request, Upstream, encode, now_ms};
 
@@ -32,6 +33,8 @@ pub(super) struct Place {
     pub at: usize,
     pub what: Awaited,
     pub is_silent: bool,
+    /// What is read, for a client that is told when it changes.
+    pub reads: Option<Box<Reads>>,
 }
 
 pub(super) enum Awaited {
@@ -119,7 +122,10 @@ impl Batch {
                 + outcomes.iter().map(|reply| reply.as_ref().map_or(128, |reply| reply.len())).sum::<usize>(),
         );
         let mut done = 0;
-        for Place { at, what, is_silent } in &self.places {
+        for Place { at, what, is_silent, reads } in &self.places {
+            if let Some(reads) = reads {
+                reads.note();
+            }
             out.extend_from_slice(&tail[done..at - first]);
             done = at - first;
             if *is_silent {

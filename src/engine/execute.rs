@@ -10,7 +10,7 @@ use super::pending::Pending;
 use super::rows::{Prepared, keys_of};
 use super::through::Through;
 use super::worker::Worker;
-use crate::clients::{Client, ReplyMode, Session, Transaction};
+use crate::clients::{Client, ReplyMode, Session, Transaction, note_running};
 use crate::clock;
 use crate::commands::keys;
 use crate::commands::routing::Route;
@@ -49,6 +49,26 @@ impl Worker {
     ///
     /// `command` is what it names, `hash` that of the command's only key.
     pub(super) fn execute(
+        &mut self,
+        session: &mut Session,
+        command: Option<&'static Command>,
+        hash: Option<u64>,
+        args: Args<'_>,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let is_tracked = self.instance.keyspace.is_listening();
+        if is_tracked {
+            note_running(session.client.id);
+        }
+        let flow = self.execute_one(session, command, hash, args, out);
+        if is_tracked {
+            Self::after_tracked(session, &flow, out);
+        }
+        flow
+    }
+
+    #[inline]
+    fn execute_one(
         &mut self,
         session: &mut Session,
         command: Option<&'static Command>,
@@ -234,7 +254,11 @@ impl Worker {
     ) -> Flow {
         let (db, now_ms) = (session.db, self.now_ms());
         let instance = self.instance;
-        if command.spec.has(flag::OFFLOAD) && self.is_long(command) && !self.has_rows(db, command, args) {
+        if command.spec.has(flag::OFFLOAD)
+            && (session.tracking.is_none() || command.spec.keys.is_empty())
+            && self.is_long(command)
+            && !self.has_rows(db, command, args)
+        {
             return self.leave_apart(session, command, args);
         }
         let begin = self.ticks;
@@ -324,6 +348,9 @@ impl Worker {
     ) -> Outcome {
         let mark = out.len();
         let begin = self.ticks;
+        if session.tracking.is_some() {
+            self.note_reads(session, command, args);
+        }
         let caught = catch_unwind(AssertUnwindSafe(|| {
             let mut reply = Reply::new(out, session.protocol);
             match command.spec.run {

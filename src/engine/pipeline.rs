@@ -82,6 +82,10 @@ impl Worker {
         if self.batch.is_some() {
             self.abandon_batch();
         }
+        // All earlier replies are out.
+        if session.client.pushes.is_waiting() {
+            out.extend_from_slice(&session.client.pushes.take());
+        }
         let mut consumed = 0;
         loop {
             // An inline request is parsed only when it can run at once (see `parse_batch`).

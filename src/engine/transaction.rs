@@ -277,6 +277,7 @@ impl Worker {
         session.set_protocol(Protocol::Resp2);
         session.reply_mode = crate::clients::ReplyMode::On;
         session.authenticated = self.instance.settings.text(crate::config::Id::Requirepass).is_empty();
+        session.end_tracking(&self.instance.clients, &self.instance.keyspace);
         session.client.no_evict.store(false, Relaxed);
         session.client.no_touch.store(false, Relaxed);
         let mut names = session.client.names.lock();
@@ -287,6 +288,7 @@ impl Worker {
     /// Gives back what a closed connection held.
     pub fn end_session(&mut self, session: &mut Session) {
         self.read_clock();
+        session.end_tracking(&self.instance.clients, &self.instance.keyspace);
         self.discard_transaction(session);
         if self.has_effects() {
             self.settle();

@@ -255,7 +255,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// A hash that is the same in every process, since states outlive theirs: FNV-1a, with its bits mixed.
-fn hash_of(id: &[u8]) -> u64 {
+pub(super) fn hash_of(id: &[u8]) -> u64 {
     let sum = id
         .iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));

@@ -284,14 +284,25 @@ impl Connection {
             .await
         };
         let read = unless_ended(read, &session.client, instance);
+        let pushed = async {
+            poll_fn(|_| if session.client.pushes.is_waiting() { Poll::Ready(()) } else { Poll::Pending })
+                .await;
+            session.client.pushes.take()
+        };
         let read = match &mut session.stream {
-            None => read.await?,
+            // Whoever pushes wakes this task.
+            None => tokio::select! {
+                biased;
+                read = read => read?,
+                message = pushed => return Ok(Heard::Message(message)),
+            },
             Some(messages) => tokio::select! {
                 biased;
                 read = read => read?,
                 message = messages.next() => {
                     return Ok(message.map_or(Heard::Nothing, |message| Heard::Message(message.to_vec())));
                 }
+                message = pushed => return Ok(Heard::Message(message)),
             },
         };
         self.bench.borrow().worker.counters.input_bytes.add(read as u64);

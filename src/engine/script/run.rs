@@ -119,6 +119,7 @@ impl Worker {
     /// Makes the coroutine of a run; it has not begun.
     fn start(&mut self, task: Task, session: &Session, args: Args<'_>, stack: DefaultStack) -> Run {
         let (client, now_ms, now_us) = (session.client.clone(), self.now_ms(), self.now_us());
+        let (tracking, caching) = (session.tracking.clone(), session.caching);
         let no_touch = client.no_touch.load(std::sync::atomic::Ordering::Relaxed);
         let keyspace = &self.instance.keyspace;
         // SAFETY: only the lifetime changes. The arguments are looked at before the run is first set aside, and not
@@ -128,6 +129,7 @@ impl Worker {
             let Task { mut lua, prepared, protocol, db, begin } = task;
             let mut effects = Box::<Effects>::default();
             lua.session.client = client;
+            (lua.session.tracking, lua.session.caching) = (tracking, caching);
             let caught = catch_unwind(AssertUnwindSafe(|| {
                 let Some(mut view) = View::acquire(keyspace, &prepared.locks, db, now_ms, &mut effects)
                 else {
@@ -295,6 +297,7 @@ impl Worker {
                 }
                 Ok(Plan::Run(prepared)) => {
                     lua.session.client = session.client.clone();
+                    (lua.session.tracking, lua.session.caching) = (session.tracking.clone(), session.caching);
                     let now_us = self.now_us();
                     let worker = WorkerPointer(self);
                     let caught = catch_unwind(AssertUnwindSafe(|| {

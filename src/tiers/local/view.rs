@@ -246,6 +246,7 @@ impl<'a> View<'a> {
         if let Some(entry) = self.database(hash).remove(hash, key) {
             self.shard(hash).counters.expired += 1;
             self.discard(entry);
+            self.keyspace.tell_listener(key, true);
             self.record(hash, key, Event::EXPIRED);
         }
     }
@@ -351,6 +352,7 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn tell_observers(&mut self, hash: u64, key: &[u8]) {
         let db = self.db;
+        self.keyspace.tell_listener(key, false);
         if let Some(observers) = &self.shard(hash).observers
             && observers.changed(db, key)
         {

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::coherence::KeyState;
 use super::gather::Ticket;
+use super::prefixes::Prefixes;
 use super::statistics::Statistics;
 use crate::protocol::Args;
 
@@ -68,10 +69,13 @@ pub(super) struct Record {
     pub(super) flights: Vec<(Question, Arc<Flight>)>,
     /// Whether it was asked for since the eviction looked last.
     pub(super) is_used: AtomicBool,
+    /// Where its prefix is counted.
+    pub(super) prefix: u16,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
+    pub(super) prefixes: Prefixes,
     pub(super) places: HashTable<u32>,
     pub(super) records: Vec<Option<Record>>,
     pub(super) free: Vec<u32>,
@@ -168,6 +172,7 @@ impl Shard {
             entries: SmallVec::new(),
             flights: Vec::new(),
             is_used: AtomicBool::new(true),
+            prefix: self.prefixes.place(key),
         };
         let place = match self.free.pop() {
             Some(place) => {
