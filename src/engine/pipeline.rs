@@ -160,6 +160,11 @@ impl Worker {
         }
         let keyspace = &self.instance.keyspace;
         let hashes = || requests.iter().filter_map(|request| request.hash);
+        if let Some(upstream) = &self.instance.upstream {
+            hashes().for_each(|hash| upstream.near.prefetch_record(hash));
+            hashes().for_each(|hash| upstream.near.prefetch_reply(hash));
+            return;
+        }
         hashes().for_each(|hash| keyspace.prefetch_bucket(hash, db));
         hashes().for_each(|hash| keyspace.prefetch_entry(hash, db));
         if !requests.iter().any(|request| request.inside != Inside::Nothing) {

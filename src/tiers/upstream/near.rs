@@ -147,6 +147,22 @@ impl Near {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
+    /// Starts the key's record on its way into the processor's cache. Does nothing if somebody else changes the shard.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        if let Some(shard) = self.shard(hash).try_read() {
+            shard.prefetch_record(hash);
+        }
+    }
+
+    /// Starts the key's bytes and its first reply on their way, once its record is there.
+    #[inline]
+    pub fn prefetch_reply(&self, hash: u64) {
+        if let Some(shard) = self.shard(hash).try_read() {
+            shard.prefetch_reply(hash);
+        }
+    }
+
     /// Writes the reply that is kept for a read, if there is one.
     #[inline]
     pub fn find(&self, request: &Request<'_>, now_ms: u64, out: &mut Vec<u8>) -> Found {

@@ -12,6 +12,7 @@ use super::gather::Ticket;
 use super::prefixes::Prefixes;
 use super::statistics::Statistics;
 use crate::protocol::Args;
+use crate::types::prefetch::{prefetch, prefetch_two};
 
 /// What a record takes beside its bytes, roughly.
 pub(super) const OVERHEAD: usize = 192;
@@ -120,6 +121,34 @@ impl Question {
             }
         }
         rest.is_empty()
+    }
+}
+
+impl Shard {
+    /// See [`super::near::Near::prefetch_record`].
+    #[inline]
+    pub(super) fn prefetch_record(&self, hash: u64) {
+        for place in self.places.iter_hash(hash) {
+            if let Some(record) = self.records.get(*place as usize) {
+                prefetch_two(record);
+                prefetch_two((&raw const *record).cast::<u8>().wrapping_add(128));
+            }
+        }
+    }
+
+    /// See [`super::near::Near::prefetch_reply`].
+    #[inline]
+    pub(super) fn prefetch_reply(&self, hash: u64) {
+        for place in self.places.iter_hash(hash) {
+            if let Some(Some(record)) = self.records.get(*place as usize)
+                && record.hash == hash
+            {
+                prefetch(record.key.as_ptr());
+                if let [entry, ..] = &record.entries[..] {
+                    prefetch_two(entry.reply.as_ptr());
+                }
+            }
+        }
     }
 }
 
