@@ -2,7 +2,8 @@
 //! the same verdicts, and the same states.
 
 use anteroom::config::{Algorithm, Rule};
-use anteroom::ratelimit::remote::{Field, Question, REFUND};
+use anteroom::ratelimit::leases::{Leftover, Terms};
+use anteroom::ratelimit::remote::{Field, GIVE_BACK, Question, REFUND};
 use anteroom::ratelimit::state::{self, State};
 use anteroom::ratelimit::{Call, log};
 use anteroom::types::sorted_set::{Limits, SortedSet};
@@ -204,4 +205,95 @@ fn scripts_decide_as_we_do() {
         admitted > 2000 && refused > 500 && repeated > 100 && given_back > 1000,
         "{admitted} {refused} {repeated} {given_back}"
     );
+}
+
+/// A host's lease: what it took, until when it may use it.
+struct Held {
+    rest: Leftover,
+    until: u64,
+}
+
+/// Whether permits used at these times, one each, keep to a rule.
+fn keeps_to(algorithm: Algorithm, rule: &Rule, used: &[u64]) -> bool {
+    match algorithm {
+        Algorithm::Log => used.iter().all(|end| {
+            let within = used.iter().filter(|at| **at <= *end && **at + rule.window_us > *end);
+            within.count() as u64 <= rule.limit
+        }),
+        Algorithm::Counter => used.iter().all(|time| {
+            let of = |index: u64| {
+                used.iter().filter(|at| **at <= *time && **at / rule.window_us == index).count() as u128
+            };
+            let (index, elapsed, window) =
+                (time / rule.window_us, u128::from(time % rule.window_us), u128::from(rule.window_us));
+            of(index - 1) * (window - elapsed) + of(index) * window <= u128::from(rule.limit) * window
+        }),
+        Algorithm::Gcra => {
+            let mut idle = 0;
+            used.iter().all(|at| {
+                idle = idle.max(at * 1000) + rule.interval_ns;
+                idle - at * 1000 <= rule.interval_ns * rule.capacity
+            })
+        }
+    }
+}
+
+#[test]
+fn leased_permits_keep_to_the_limit_whenever_they_are_used() {
+    let server = Server::redis();
+    let mut redis = server.client();
+    let mut random = fastrand::Rng::with_seed(5);
+    let (mut uses, mut given_back) = (0, 0);
+    for round in 0..90 {
+        let algorithm = [Algorithm::Log, Algorithm::Counter, Algorithm::Gcra][round % 3];
+        let burst = (algorithm == Algorithm::Gcra).then(|| random.u64(0..20));
+        let rule = Rule::new(algorithm, random.u64(1..20), random.u64(10..400), burst).unwrap();
+        let terms = Terms { algorithm, rules: [rule].into_iter().collect() };
+        let (key, mut now, mut used) = (format!("l{round}"), START, Vec::new());
+        let mut hosts: [Option<Held>; 3] = [None, None, None];
+        for step in 0..150 {
+            now += random.u64(0..rule.window_us / (rule.limit * 3) + 2);
+            let host = &mut hosts[random.usize(0..3)];
+            if let Some(held) = host.take_if(|held| now >= held.until) {
+                // As late as it may come, too.
+                let mut arguments = held.rest.arguments();
+                arguments[0] = now.to_string().into_bytes();
+                if let Reply::Integer(back) = run(&mut redis, GIVE_BACK, &key, arguments).remove(0) {
+                    given_back += back;
+                }
+            }
+            if let Some(held) = host
+                && held.rest.used < held.rest.taken
+            {
+                held.rest.used += 1;
+                used.push(now);
+                continue;
+            }
+            let id = format!("lease:{step}").into_bytes();
+            let want = random.u64(1..6);
+            let question = Question {
+                algorithm,
+                limits: [(0, terms.shared(&rule))].into_iter().collect(),
+                cost: want,
+                id: terms.is_named().then_some(&id[..]),
+                takes: true,
+                hold_us: terms.hold_us(),
+            };
+            let reply = run(&mut redis, question.script(), &key, question.arguments(Some(now)));
+            let reply: Vec<Field<'_>> = reply
+                .iter()
+                .map(|part| match part {
+                    Reply::Integer(number) => Field::Integer(*number),
+                    Reply::Bytes(bytes) => Field::Bytes(bytes),
+                })
+                .collect();
+            if !question.answer(&reply).expect("an answer that makes sense").verdict.limited {
+                let rest = Leftover { terms: terms.clone(), id, taken: want, used: 0, since_us: now };
+                *host = Some(Held { rest, until: now + terms.usable_us(now) });
+            }
+        }
+        assert!(keeps_to(algorithm, &rule, &used), "{round}: {algorithm:?} {rule:?} {used:?}");
+        uses += used.len();
+    }
+    assert!(uses > 2000 && given_back > 300, "{uses} {given_back}");
 }
