@@ -8,7 +8,8 @@
 //! medians of requests a second, and the ratio to the case that each is to be held against. `miss` reads keys that were
 //! never read before, `bypass` keys that are not kept; `direct` reads the same from the same Redis. `slow` cases read
 //! 10,000 keys by Zipf's law (exponent 1) over a path that adds half a millisecond each way, by a single connection: what
-//! the delay costs an application that waits for each reply.
+//! the delay costs an application that waits for each reply. At last, how late changes are seen under 50,000 writes a
+//! second.
 
 #![allow(clippy::disallowed_methods, reason = "a harness, not the server")]
 
@@ -18,8 +19,9 @@ mod client;
 #[path = "shared/server.rs"]
 mod server;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -150,7 +152,129 @@ fn run(pins: bool) -> io::Result<()> {
         let at = CASES.iter().position(|(other, ..)| other == base).unwrap_or(0);
         println!("{name:<12} {rps:>12.0} {:>8.2}  {base}", rps / medians[at]);
     }
+    lags(near.port, redis.port)
+}
+
+/// How late a change is seen: a key is changed at Redis and read through Anteroom until its new value comes, while others
+/// write what Anteroom keeps at 50,000 a second and it is read again.
+fn lags(near: u16, redis: u16) -> io::Result<()> {
+    const PROBES: usize = 3_000;
+    /// Writes in each millisecond.
+    const PACE: usize = 50;
+    let stop = AtomicBool::new(false);
+    let written = AtomicUsize::new(0);
+    let invalidations = || -> io::Result<f64> {
+        let figures = Asker::connect(near)?.texts(&["CACHE.STATS"])?;
+        let at = figures.iter().position(|name| name == "invalidations");
+        at.and_then(|at| figures.get(at + 1)?.parse().ok())
+            .ok_or_else(|| io::Error::other("no invalidations"))
+    };
+    let (began, before) = (Instant::now(), invalidations()?);
+    let mut lags = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| -> io::Result<()> {
+            let (mut client, mut rng) =
+                (Client::connect(&Endpoint::Tcp(redis))?, fastrand::Rng::with_seed(7));
+            let (mut batch, begin) = (Vec::new(), Instant::now());
+            for tick in 0u64.. {
+                if stop.load(Relaxed) {
+                    break;
+                }
+                batch.clear();
+                for _ in 0..PACE {
+                    encode(&mut batch, &["SET", &format!("key:{:012}", rng.usize(..KEYS)), "another value"]);
+                }
+                client.send(&batch)?;
+                client.skip_replies(PACE)?;
+                written.fetch_add(PACE, Relaxed);
+                std::thread::sleep(Duration::from_millis(tick + 1).saturating_sub(begin.elapsed()));
+            }
+            Ok(())
+        });
+        let reader = scope.spawn(|| -> io::Result<()> {
+            let (mut client, mut rng) = (Client::connect(&Endpoint::Tcp(near))?, fastrand::Rng::with_seed(8));
+            let mut batch = Vec::new();
+            while !stop.load(Relaxed) {
+                batch.clear();
+                for _ in 0..PACE {
+                    encode(&mut batch, &["GET", &format!("key:{:012}", rng.usize(..KEYS))]);
+                }
+                client.send(&batch)?;
+                client.skip_replies(PACE)?;
+            }
+            Ok(())
+        });
+        let probing = || -> io::Result<Vec<f64>> {
+            let (mut here, mut there) = (Asker::connect(near)?, Client::connect(&Endpoint::Tcp(redis))?);
+            let mut lags = Vec::with_capacity(PROBES);
+            for probe in 0..PROBES {
+                let value = probe.to_string();
+                there.command(&["SET", "probe", &value])?;
+                let changed = Instant::now();
+                while here.texts(&["GET", "probe"])?.first() != Some(&value) {}
+                lags.push(changed.elapsed().as_secs_f64() * 1e3);
+            }
+            Ok(lags)
+        };
+        let lags = probing();
+        stop.store(true, Relaxed);
+        for thread in [writer, reader] {
+            thread.join().map_err(|_| io::Error::other("a thread of the load panicked"))??;
+        }
+        lags
+    })?;
+    let seconds = began.elapsed().as_secs_f64();
+    lags.sort_by(f64::total_cmp);
+    let at = |part: f64| lags[((lags.len() - 1) as f64 * part) as usize];
+    println!(
+        "\na change is seen after {:.2} ms (median), {:.2} ms (p99), {:.2} ms (longest of {PROBES}), with {:.0} other writes \
+         and {:.0} invalidations a second",
+        at(0.5),
+        at(0.99),
+        at(1.0),
+        written.load(Relaxed) as f64 / seconds,
+        (invalidations()? - before) / seconds,
+    );
     Ok(())
+}
+
+/// A connection that tells what the replies say.
+struct Asker(BufReader<TcpStream>);
+
+impl Asker {
+    fn connect(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    /// The strings and integers of one reply, in order; nothing for what is nil.
+    fn texts(&mut self, arguments: &[&str]) -> io::Result<Vec<String>> {
+        let mut request = Vec::new();
+        encode(&mut request, arguments);
+        self.0.get_mut().write_all(&request)?;
+        let (mut texts, mut left) = (Vec::new(), 1);
+        while left > 0 {
+            left -= 1;
+            let mut line = String::new();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let (kind, rest) = line.trim_end().split_at(1);
+            match (kind, rest.parse::<i64>()) {
+                ("*", Ok(count)) => left += count.max(0),
+                ("$", Ok(length @ 0..)) => {
+                    let mut bytes = vec![0; length as usize + 2];
+                    self.0.read_exact(&mut bytes)?;
+                    bytes.truncate(length as usize);
+                    texts.push(String::from_utf8_lossy(&bytes).into_owned());
+                }
+                ("$", _) => {}
+                (":" | "+", _) => texts.push(rest.to_owned()),
+                _ => return Err(io::Error::other(line)),
+            }
+        }
+        Ok(texts)
+    }
 }
 
 /// Requests a second of one burst.
