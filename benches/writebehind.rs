@@ -5,7 +5,9 @@
 //! ```
 //! First: `SET` of keys that no rule matches beside `SET` of keys under a write-behind rule of the default table, on one
 //! server with `journal-fsync = "everysec"` and a Postgres behind it, 50 clients of `redis-benchmark`, pipelines of 1 and
-//! 32. Server, load, flusher and Postgres share the machine's cores. Second: rows a second that the flusher puts into
+//! 32: while rows are flushed, and while Postgres is stopped (SIGSTOP), so that they wait. Server, load, flusher and
+//! Postgres share the machine's cores: with few of them the first tells what Postgres takes away from the clients, the
+//! second what the journal costs them. Second: rows a second that the flusher puts into
 //! Postgres, beside `INSERT`s of one row each over one connection, and `COPY` of the same rows in pieces of a batch and
 //! as a whole. All cases take their turn in each round; what is printed are medians.
 
@@ -124,16 +126,23 @@ fn run() -> io::Result<()> {
     println!("SET, 50 clients, 64 B, 100,000 keys, everysec (thousand requests a second)");
     println!("  redis-benchmark -c 50 -r 100000 -P <P> -n <n> SET <plain:|kept:>__rand_int__ <64 B>");
     for (pipeline, requests) in [(1, 150_000), (32, 1_500_000)] {
-        let mut figures = [Vec::new(), Vec::new()];
+        let cases = [("plain", false), ("kept", false), ("kept", true)];
+        let mut figures = cases.map(|_| Vec::new());
         for _ in 0..ROUNDS {
-            for (index, prefix) in ["plain", "kept"].into_iter().enumerate() {
-                figures[index].push(load(server.port, prefix, pipeline, requests)?);
+            for (index, (prefix, is_stopped)) in cases.into_iter().enumerate() {
+                if is_stopped {
+                    database.signal(libc::SIGSTOP);
+                }
+                let figure = load(server.port, prefix, pipeline, requests);
+                database.signal(libc::SIGCONT);
+                figures[index].push(figure?);
                 // What waits is flushed before the next case is measured.
                 Client::connect(&endpoint(&server))?.command(&["DB.FLUSH"])?;
             }
         }
-        let [plain, kept] = figures.map(median);
+        let [plain, kept, stopped] = figures.map(median);
         println!("  P{pipeline}: plain {plain:.1}, write-behind {kept:.1}: {:.2}", kept / plain);
+        println!("      with Postgres stopped {stopped:.1}: {:.2}", stopped / plain);
     }
     println!("rows a second into Postgres, batches of {BATCH}");
     let mut figures = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];

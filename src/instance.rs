@@ -13,7 +13,9 @@ use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
 use crate::libraries::Libraries;
 use crate::pause::Pause;
+use crate::protocol::ReplyError;
 use crate::ratelimit::RateLimits;
+use crate::ratelimit::leases::Leases;
 use crate::scripts::Scripts;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
@@ -51,6 +53,8 @@ pub struct Instance {
     pub pause: Pause,
     /// The policies of rate limits, and what they admitted and refused.
     pub limits: RateLimits,
+    /// Permits of limits over all hosts that this one holds.
+    pub leases: Leases<ReplyError>,
     /// Scripts by their digests, and which run long.
     pub scripts: Scripts,
     /// Libraries of functions.
@@ -93,7 +97,7 @@ impl Instance {
         let upstream = config.upstream.as_ref().map(|section| Upstream::new(section, &config.keys));
         let upstream = upstream.transpose()?.map(Arc::new);
         let run_id = std::iter::repeat_with(|| fastrand::digit(16));
-        Ok(Box::leak(Box::new(Self {
+        let instance: &'static Self = Box::leak(Box::new(Self {
             keyspace: Keyspace::new(databases, settings.clone()),
             settings,
             limits: RateLimits::new(&config.policies),
@@ -104,6 +108,7 @@ impl Instance {
             slow_log: Mutex::new(SlowLog::default()),
             latency: Mutex::new(LatencyMonitor::default()),
             pause: Pause::default(),
+            leases: Leases::default(),
             scripts: Scripts::default(),
             libraries: Libraries::default(),
             growth: Mutex::new(GrowthMonitor::default()),
@@ -118,7 +123,12 @@ impl Instance {
             apart,
             database: OnceLock::new(),
             apart_queue: Mutex::new(Some(apart_queue)),
-        })))
+        }));
+        instance.keyspace.set_listener(&instance.clients);
+        if let Some(upstream) = &instance.upstream {
+            upstream.near.set_listener(&instance.clients);
+        }
+        Ok(instance)
     }
 
     /// The database that clients begin in.
@@ -135,6 +145,13 @@ impl Instance {
     /// Notes an event for the latency monitor, if it took longer than its threshold.
     #[inline]
     pub fn note_latency(&self, event: &'static str, millis: u64) {
+        if millis > 0 {
+            self.note_long(event, millis);
+        }
+    }
+
+    #[cold]
+    fn note_long(&self, event: &'static str, millis: u64) {
         let threshold = self.settings.int(crate::config::Id::LatencyMonitorThreshold);
         if threshold > 0 && millis >= threshold as u64 {
             self.latency.lock().add(event, clock::wall_ms() / 1000, millis);

@@ -78,9 +78,11 @@ impl Checker {
             is_unix: false,
         };
         let client = Arc::new(Client::new(0, origin, clock::wall_ms()));
+        let mut session = Session::new(client, true);
+        session.select(instance.first_db());
         Self {
             worker: Worker::new(instance),
-            session: Session::new(client, true),
+            session,
             parser: RequestParser::default(),
             input: Vec::new(),
             output: Vec::new(),
@@ -99,11 +101,19 @@ impl Checker {
         let Self { worker, session, parser, input, output } = self;
         match worker.run(session, parser, input, output).step {
             Step::Continue | Step::Flush => read(output),
+            Step::Pending(mut pending) => {
+                // Upstream decides; this thread is one that may wait.
+                let finished = tokio::runtime::Handle::current().block_on(pending.finished());
+                match worker.resume(session, &pending, finished, output) {
+                    Step::Continue | Step::Flush => read(output),
+                    _ => Err(Failure::Busy),
+                }
+            }
             Step::Held(held) => {
                 worker.instance.pause.forget(&held.waiter);
                 Err(Failure::Busy)
             }
-            Step::Close | Step::Blocked(_) | Step::Pending(_) => Err(Failure::Busy),
+            Step::Close | Step::Blocked(_) => Err(Failure::Busy),
         }
     }
 }

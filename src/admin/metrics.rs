@@ -216,6 +216,8 @@ fn limits(text: &mut Text, figures: &Figures) {
     let refused = figures.policies.iter().map(|(name, _, refused)| (name.as_str(), *refused));
     let help = "Calls that a rate limit policy refused.";
     text.family("anteroom_ratelimit_refused_total", "counter", help, "policy", refused);
+    let help = "Rate limit calls that upstream was to decide on and did not.";
+    text.counter("anteroom_ratelimit_undecided_total", help, figures.instance.limits.undecided());
 }
 
 fn database(text: &mut Text, figures: &Figures) {

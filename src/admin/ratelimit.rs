@@ -56,7 +56,7 @@ pub(super) async fn check(State(checkers): State<Checkers>, request: Request) ->
         }
         Ok((Err(Failure::Refused(reason)), _)) => {
             let status = match reason.split(' ').next() {
-                Some("OOM") => StatusCode::SERVICE_UNAVAILABLE,
+                Some("OOM" | "UPSTREAMDOWN") => StatusCode::SERVICE_UNAVAILABLE,
                 Some("WRONGTYPE") => StatusCode::CONFLICT,
                 _ => StatusCode::BAD_REQUEST,
             };

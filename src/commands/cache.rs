@@ -8,7 +8,7 @@ use super::spec::Arity::Exactly;
 use super::spec::{CommandSpec, Context, Control, Group, category, flag};
 use crate::config::upstream::KeyTier;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
-use crate::tiers::upstream::{Statistics, Upstream, now_ms};
+use crate::tiers::upstream::{Statistics, Upstream, now_ms, prefix_of};
 
 /// Prefixes shown by themselves; the rest is summed up.
 const MAX_PREFIXES: usize = 100;
@@ -76,12 +76,15 @@ fn inspect(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>)
 
 fn stats(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let upstream = upstream(context)?;
-    let mut prefixes: BTreeMap<Vec<u8>, (usize, usize, usize)> = BTreeMap::new();
+    let mut prefixes: BTreeMap<Vec<u8>, [u64; 6]> = BTreeMap::new();
+    let mut add = |prefix: Option<&[u8]>, figures: [u64; 6]| {
+        let prefix = prefix.filter(|prefix| prefixes.len() < MAX_PREFIXES || prefixes.contains_key(*prefix));
+        let sums = prefixes.entry(prefix.unwrap_or(b"(others)").to_vec()).or_default();
+        sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
+    };
+    upstream.near.each_prefix(|prefix, [hits, misses, fills]| add(prefix, [0, 0, 0, hits, misses, fills]));
     upstream.near.each(|key, replies, bytes| {
-        let prefix = key.iter().position(|byte| *byte == b':').map_or(&b""[..], |at| &key[..=at]);
-        let is_shown = prefixes.len() < MAX_PREFIXES || prefixes.contains_key(prefix);
-        let sums = prefixes.entry(if is_shown { prefix.to_vec() } else { b"(others)".to_vec() }).or_default();
-        *sums = (sums.0 + 1, sums.1 + replies, sums.2 + bytes);
+        add(Some(prefix_of(key)), [1, replies as u64, bytes as u64, 0, 0, 0]);
     });
     let figures = figures(&upstream.statistics);
     reply.map(figures.len() + 2);
@@ -93,12 +96,12 @@ fn stats(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> C
     reply.integer(upstream.near.is_stale(now_ms()).into());
     reply.bulk(b"prefixes");
     reply.map(prefixes.len());
-    for (prefix, (keys, replies, bytes)) in prefixes {
+    for (prefix, figures) in prefixes {
         reply.bulk(&prefix);
-        reply.map(3);
-        for (name, value) in [("keys", keys), ("replies", replies), ("bytes", bytes)] {
+        reply.map(figures.len());
+        for (name, value) in ["keys", "replies", "bytes", "hits", "misses", "fills"].iter().zip(figures) {
             reply.bulk(name.as_bytes());
-            reply.count(value);
+            reply.integer(value as i64);
         }
     }
     Ok(())

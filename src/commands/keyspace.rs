@@ -552,19 +552,14 @@ fn flushes_lazily(view: &View<'_>, args: Args<'_>) -> Result<bool, ReplyError> {
 
 fn flushdb(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let lazily = flushes_lazily(view, args)?;
-    view.flush(lazily);
+    view.flush(view.db()..view.db() + 1, lazily);
     reply.ok();
     Ok(())
 }
 
 fn flushall(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let lazily = flushes_lazily(view, args)?;
-    let db = view.db();
-    for other in 0..view.databases() {
-        view.select(other);
-        view.flush(lazily);
-    }
-    view.select(db);
+    view.flush(0..view.databases(), lazily);
     reply.ok();
     Ok(())
 }

@@ -22,7 +22,7 @@ mod hyperloglogs;
 mod keyspace;
 mod lists;
 mod random;
-mod ratelimit;
+pub mod ratelimit;
 mod scanning;
 mod scripting;
 mod server;

@@ -268,6 +268,8 @@ pub struct CommandSpec {
     /// The argument that names the member or field that it looks for; 0 if there is none. A pipeline brings it into the
     /// cache ahead.
     pub member: usize,
+    /// It reads the log of a rate limiter at its key, which a pipeline brings into the cache ahead.
+    pub reads_log: bool,
     /// Its place in the documentation.
     pub group: Group,
     /// One line on what it does.
@@ -306,6 +308,7 @@ impl CommandSpec {
             key_flags: None,
             scope: Scope::Keys,
             member: 0,
+            reads_log: false,
             group,
             summary: "",
             since: "1.0.0",
@@ -422,6 +425,12 @@ impl CommandSpec {
     /// Looking for the member or field that this argument names.
     pub const fn member(mut self, argument: usize) -> Self {
         self.member = argument;
+        self
+    }
+
+    /// Reading the log of a rate limiter.
+    pub const fn reads_log(mut self) -> Self {
+        self.reads_log = true;
         self
     }
 

@@ -29,10 +29,18 @@ pub struct Command {
 /// All commands.
 pub struct CommandTable {
     commands: Vec<Command>,
-    /// Names of up to 16 bytes, packed into integers, at their hash's place or behind it.
-    slots: Box<[(u128, u32)]>,
+    /// Names of up to 16 bytes, at their hash's place or behind it.
+    slots: Box<[Slot]>,
     /// The longer ones.
     long: HashMap<Vec<u8>, usize>,
+}
+
+/// A name, packed into an integer, with its length (a name that ends in zeros is another), and its command's place.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    name: u128,
+    len: u32,
+    index: u32,
 }
 
 /// The table, built from the rows once.
@@ -53,16 +61,17 @@ impl CommandTable {
                 commands[parent].subcommands.insert(subcommand.name, index);
             }
         }
-        let mut slots = vec![(0, 0); SLOTS].into_boxed_slice();
+        let mut slots = vec![Slot::default(); SLOTS].into_boxed_slice();
         let mut long = HashMap::new();
         for command in commands.iter().filter(|command| command.parent.is_none()) {
             match pack(command.name.as_bytes()) {
                 Some(packed) => {
                     let mut slot = slot_of(packed);
-                    while slots[slot].0 != 0 {
+                    while slots[slot].len != 0 {
                         slot = (slot + 1) % SLOTS;
                     }
-                    slots[slot] = (packed, command.index as u32);
+                    let (len, index) = (command.name.len() as u32, command.index as u32);
+                    slots[slot] = Slot { name: packed, len, index };
                 }
                 None => drop(long.insert(command.name.clone().into_bytes(), command.index)),
             }
@@ -78,11 +87,11 @@ impl CommandTable {
         };
         let mut slot = slot_of(packed);
         loop {
-            let (found, index) = self.slots[slot];
-            if found == packed {
-                return Some(&self.commands[index as usize]);
+            let found = self.slots[slot];
+            if found.name == packed && found.len as usize == name.len() {
+                return Some(&self.commands[found.index as usize]);
             }
-            if found == 0 {
+            if found.len == 0 {
                 return None;
             }
             slot = (slot + 1) % SLOTS;
@@ -164,6 +173,12 @@ impl Command {
 }
 
 impl Command {
+    /// Whether its name alone says which command it is, without the argument behind it.
+    #[inline]
+    pub fn is_complete(&self) -> bool {
+        self.parent.is_none() && self.subcommands.is_empty()
+    }
+
     /// The argument that is its only key and decides what it locks, in the common case.
     #[inline]
     pub fn single_key(&self) -> Option<usize> {
@@ -174,14 +189,38 @@ impl Command {
 /// A name of up to 16 bytes in lower case as one integer.
 #[inline]
 fn pack(name: &[u8]) -> Option<u128> {
-    if name.len() > 16 || name.is_empty() {
-        return None;
-    }
-    let mut bytes = [0; 16];
-    for (to, from) in bytes.iter_mut().zip(name) {
-        *to = from.to_ascii_lowercase();
-    }
-    Some(u128::from_le_bytes(bytes))
+    let len = name.len();
+    // Two overlapping words cover each length without a loop.
+    let packed = match len {
+        8..=16 => {
+            let low = u64::from_le_bytes(*name.first_chunk()?);
+            let high = u64::from_le_bytes(*name.last_chunk()?);
+            u128::from(lower(low)) | u128::from(lower(high)) << ((len - 8) * 8)
+        }
+        4..=7 => {
+            let low = u64::from(u32::from_le_bytes(*name.first_chunk()?));
+            let high = u64::from(u32::from_le_bytes(*name.last_chunk()?));
+            u128::from(lower(low | high << ((len - 4) * 8)))
+        }
+        _ => match *name {
+            [a] => u128::from(lower(u64::from(a))),
+            [a, b] => u128::from(lower(u64::from(u16::from_le_bytes([a, b])))),
+            [a, b, c] => u128::from(lower(u64::from(u32::from_le_bytes([a, b, c, 0])))),
+            _ => return None,
+        },
+    };
+    Some(packed)
+}
+
+/// Eight bytes in lower case.
+#[inline]
+fn lower(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let seven = word & (EACH * 0x7f);
+    let from_a = seven + EACH * (0x80 - b'A' as u64);
+    let beyond_z = seven + EACH * (0x80 - b'Z' as u64 - 1);
+    let upper = (from_a ^ beyond_z) & !word & (EACH * 0x80);
+    word | upper >> 2
 }
 
 #[inline]
@@ -208,4 +247,36 @@ fn unknown_command(args: Args<'_>) -> ReplyError {
     let name = shown(args.at(0), 128);
     let parts: [&[u8]; 4] = [b"ERR unknown command '", &name, b"', with args beginning with: ", &beginning];
     ReplyError::new(parts.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Names are found by the bytes that they have, in any case, and by no others.
+        #[test]
+        fn packing_is_lower_case_of_the_same_bytes(name in prop::collection::vec(any::<u8>(), 0..20)) {
+            let expected = (1..=16).contains(&name.len()).then(|| {
+                let mut bytes = [0; 16];
+                bytes[..name.len()].copy_from_slice(&name.to_ascii_lowercase());
+                u128::from_le_bytes(bytes)
+            });
+            prop_assert_eq!(pack(&name), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_is_another_with_a_zero_behind_it() {
+        assert_eq!(COMMANDS.get(b"GeT").map(|command| &*command.name), Some("get"));
+        for other in [&b"get\0"[..], b"get ", b"", b"\0", b"ge", b"client\0list", b"DB\x0eFLUSH"] {
+            assert!(COMMANDS.get(other).is_none(), "{}", other.escape_ascii());
+        }
+        for command in COMMANDS.top_level() {
+            let found = COMMANDS.get(command.name.to_uppercase().as_bytes());
+            assert_eq!(found.map(|found| found.index), Some(command.index));
+        }
+    }
 }

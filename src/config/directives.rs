@@ -156,6 +156,7 @@ directives! {
     ProtectedMode "protected-mode" Bool, "yes", true;
     SlowlogLogSlowerThan "slowlog-log-slower-than" Int(-1, MAX), "10000", true;
     SlowlogMaxLen "slowlog-max-len" Int(0, MAX), "128", true;
+    TrackingTableMaxKeys "tracking-table-max-keys" Int(0, MAX), "1000000", true;
     LatencyMonitorThreshold "latency-monitor-threshold" Int(0, MAX), "0", true;
     LatencyTracking "latency-tracking" Bool, "yes", true;
     BusyReplyThreshold "busy-reply-threshold" = "lua-time-limit" Int(0, MAX), "5000", true;

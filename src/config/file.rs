@@ -11,7 +11,7 @@ use super::directives::Id;
 use super::policies::{self, Policies};
 use super::units::parse_duration;
 use super::upstream::{KeyRule, UpstreamConfig, read_keys};
-use super::{Config, Settings};
+use super::{Config, LimitScope, Settings, Sharing};
 
 /// What is wrong with the configuration: where, which key, and why.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,9 @@ struct Loader {
     shutdown_timeout: Duration,
     admin: Admin,
     policies: Policies,
+    sharing: Sharing,
+    /// Where the file says so.
+    sharing_origin: String,
     database: Option<DatabaseConfig>,
     /// The URL of the flag, which wins over the file's.
     upstream_url: Option<String>,
@@ -131,6 +134,8 @@ impl Loader {
             shutdown_timeout: Duration::from_secs(10),
             admin: Admin::default(),
             policies: Policies::new(),
+            sharing: Sharing::default(),
+            sharing_origin: String::new(),
             database: None,
             upstream_url: None,
             upstream: None,
@@ -160,7 +165,9 @@ impl Loader {
             }
             let Some(entries) = content.as_table() else { return Err(unknown(section.clone(), line)) };
             if section == "ratelimit" {
-                self.policies = policies::read(entries, &text, path)?;
+                (self.policies, self.sharing) = policies::read(entries, &text, path)?;
+                let line = line_of(&text, section, Some("scope"));
+                self.sharing_origin = format!("{}, line {line}", path.display());
                 continue;
             }
             if section == "upstream" {
@@ -284,6 +291,13 @@ impl Loader {
     }
 
     fn finish(self, file: Option<PathBuf>) -> Result<Config, ConfigError> {
+        if self.upstream.is_none() && self.sharing.scope(false) != LimitScope::Local {
+            return Err(ConfigError::BadValue {
+                origin: self.sharing_origin,
+                key: "ratelimit.scope".to_owned(),
+                reason: "limits over all hosts need an upstream, and there is none".to_owned(),
+            });
+        }
         let settings = self.settings;
         let bind = settings.text(Id::Bind);
         let bind = bind.split_whitespace().map(|address| {
@@ -328,6 +342,7 @@ impl Loader {
             settings: Arc::new(settings),
             admin: self.admin,
             policies: self.policies,
+            sharing: self.sharing,
         })
     }
 }

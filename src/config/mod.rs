@@ -9,6 +9,7 @@ mod limits;
 mod policies;
 mod rewrite;
 mod settings;
+mod sharing;
 pub mod units;
 pub mod upstream;
 
@@ -24,6 +25,7 @@ pub use limits::{OutputLimit, OutputLimits};
 pub use policies::{Algorithm, Policies, Policy as RatePolicy, Rule, RuleError, Rules};
 pub use rewrite::{RewriteError, rewrite};
 pub use settings::{SetError, Settings};
+pub use sharing::{LimitScope, OnLimitFailure, Sharing};
 
 /// What the server is started with.
 #[derive(Debug, Clone)]
@@ -58,4 +60,6 @@ pub struct Config {
     pub admin: Admin,
     /// The rate limits' policies.
     pub policies: Policies,
+    /// Whom rate limits count.
+    pub sharing: Sharing,
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use smallvec::SmallVec;
 
 use super::file::{ConfigError, line_of};
+use super::sharing::Sharing;
 use super::units::parse_duration;
 
 /// How calls are counted.
@@ -30,6 +31,8 @@ pub struct Rule {
     pub window_us: u64,
     /// Permits that an idle key has: the limit, or one more than the burst.
     pub capacity: u64,
+    /// Nanoseconds in which one permit comes back, rounded up; 0 where the algorithm does not ask.
+    pub interval_ns: u64,
 }
 
 /// What is wrong with a limit.
@@ -104,22 +107,17 @@ impl Rule {
             Some(_) if algorithm != Algorithm::Gcra => return Err(RuleError::Burst),
             Some(burst) => burst.checked_add(1).ok_or(RuleError::BurstTooLarge)?,
         };
-        let rule = Self { limit, window_us, capacity };
+        let mut interval_ns = 0;
         if algorithm == Algorithm::Gcra {
             if limit > window_us * 1000 {
                 return Err(RuleError::TooFast);
             }
-            if u128::from(capacity) * u128::from(rule.interval_ns()) > MAX_TOLERANCE {
+            interval_ns = (window_us * 1000).div_ceil(limit);
+            if u128::from(capacity) * u128::from(interval_ns) > MAX_TOLERANCE {
                 return Err(RuleError::BurstTooLarge);
             }
         }
-        Ok(rule)
-    }
-
-    /// Nanoseconds in which one permit comes back, rounded up.
-    #[inline]
-    pub fn interval_ns(&self) -> u64 {
-        (self.window_us * 1000).div_ceil(self.limit)
+        Ok(Self { limit, window_us, capacity, interval_ns })
     }
 }
 
@@ -139,15 +137,19 @@ pub struct Policy {
 pub type Policies = BTreeMap<String, Policy>;
 
 /// A fault in the section: under which table, at which key, and what it is.
-struct Fault {
-    table: String,
-    key: Option<String>,
-    reason: Option<String>,
+pub(super) struct Fault {
+    pub(super) table: String,
+    pub(super) key: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// Reads `[ratelimit]`.
-pub(super) fn read(section: &toml::Table, text: &str, path: &Path) -> Result<Policies, ConfigError> {
-    policies_of(section).map_err(|fault| {
+pub(super) fn read(
+    section: &toml::Table,
+    text: &str,
+    path: &Path,
+) -> Result<(Policies, Sharing), ConfigError> {
+    contents_of(section).map_err(|fault| {
         let line = line_of(text, &fault.table, fault.key.as_deref());
         let key = fault.key.map_or_else(|| fault.table.clone(), |key| format!("{}.{key}", fault.table));
         match fault.reason {
@@ -159,35 +161,24 @@ pub(super) fn read(section: &toml::Table, text: &str, path: &Path) -> Result<Pol
     })
 }
 
-fn policies_of(section: &toml::Table) -> Result<Policies, Fault> {
-    let mut policies = Policies::new();
+fn contents_of(section: &toml::Table) -> Result<(Policies, Sharing), Fault> {
+    let (mut policies, mut sharing) = (Policies::new(), Sharing::default());
     for (key, value) in section {
         let fault = |reason: Option<&str>| Fault {
             table: "ratelimit".to_owned(),
             key: Some(key.clone()),
             reason: reason.map(str::to_owned),
         };
-        match key.as_str() {
-            "scope" => match value.as_str() {
-                Some("local") => {}
-                Some("upstream" | "leased") => {
-                    return Err(fault(Some(
-                        "limits over all hosts, which need an upstream, are not served yet; \
-                         \"local\" counts each host by itself",
-                    )));
-                }
-                _ => return Err(fault(Some("must be \"local\""))),
-            },
-            "policies" => {
-                let named = value.as_table().ok_or_else(|| fault(Some("must be a table of policies")))?;
-                for (name, policy) in named {
-                    policies.insert(name.clone(), policy_of(name, policy)?);
-                }
+        if key == "policies" {
+            let named = value.as_table().ok_or_else(|| fault(Some("must be a table of policies")))?;
+            for (name, policy) in named {
+                policies.insert(name.clone(), policy_of(name, policy)?);
             }
-            _ => return Err(fault(None)),
+        } else if !sharing.set(key, value)? {
+            return Err(fault(None));
         }
     }
-    Ok(policies)
+    Ok((policies, sharing))
 }
 
 fn policy_of(name: &str, value: &toml::Value) -> Result<Policy, Fault> {
@@ -272,9 +263,25 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Result<Policies, String> {
+        read_all(text).map(|(policies, _)| policies)
+    }
+
+    fn read_all(text: &str) -> Result<(Policies, Sharing), String> {
         let table: toml::Table = text.parse().unwrap();
         let section = table["ratelimit"].as_table().unwrap();
         read(section, text, Path::new("x")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn limits_may_be_shared() {
+        use crate::config::{LimitScope, OnLimitFailure};
+        let text = "[ratelimit]\nscope = \"leased\"\nlease = 20\non-upstream-failure = \"deny\"\n";
+        let (_, sharing) = read_all(text).unwrap();
+        let expected =
+            Sharing { scope: Some(LimitScope::Leased), lease: 20, on_failure: OnLimitFailure::Deny };
+        assert_eq!(sharing, expected);
+        let default = Sharing::default();
+        assert_eq!((default.scope(true), default.scope(false)), (LimitScope::Upstream, LimitScope::Local));
     }
 
     #[test]
@@ -290,7 +297,7 @@ mod tests {
             (Algorithm::Log, 1000, 900_000_000)
         );
         let proxy = &policies["proxy"].rules[0];
-        assert_eq!((proxy.capacity, proxy.interval_ns()), (21, 100_000_000));
+        assert_eq!((proxy.capacity, proxy.interval_ns), (21, 100_000_000));
         assert_eq!(policies["both"].rules.len(), 2);
     }
 
@@ -299,8 +306,12 @@ mod tests {
         let policy = |lines: &str| format!("[ratelimit.policies.api]\n{lines}\n");
         for (text, expected) in [
             ("[ratelimit]\nscoop = 1".to_owned(), "line 2: unknown key 'ratelimit.scoop'"),
-            ("[ratelimit]\nscope = \"leased\"".to_owned(), "line 2: ratelimit.scope: limits over all hosts"),
-            ("[ratelimit]\nscope = \"upstream\"".to_owned(), "which need an upstream, are not served yet"),
+            ("[ratelimit]\nscope = \"lesed\"".to_owned(), "line 2: ratelimit.scope: must be \"local\", "),
+            ("[ratelimit]\nlease = 0".to_owned(), "line 2: ratelimit.lease: must be a number from 1 to"),
+            (
+                "[ratelimit]\non-upstream-failure = \"stale\"".to_owned(),
+                "line 2: ratelimit.on-upstream-failure: must be \"local\", \"allow\" or",
+            ),
             (policy("limit = 5"), "ratelimit.policies.api: window is missing"),
             (policy("window = \"1s\""), "line 1: ratelimit.policies.api: limit is missing"),
             (

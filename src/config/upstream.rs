@@ -32,6 +32,8 @@ pub struct UpstreamConfig {
     pub tls_ca_cert_file: Option<PathBuf>,
     /// Whether hot keys are read again shortly before they expire.
     pub early_refresh: bool,
+    /// Whether upstream is asked to tell of changes; if not, what others change is served until it expires here.
+    pub tracking: bool,
 }
 
 /// What happens to what is kept when upstream is lost.
@@ -217,6 +219,7 @@ impl UpstreamConfig {
             shadow_percent: 0.0,
             tls_ca_cert_file: None,
             early_refresh: false,
+            tracking: true,
         })
     }
 
@@ -272,6 +275,13 @@ impl UpstreamConfig {
             }
             "tls-ca-cert-file" => {
                 self.tls_ca_cert_file = Some(value.as_str().ok_or("must be a path")?.into());
+            }
+            "tracking" => {
+                self.tracking = match value.as_str() {
+                    Some("on") => true,
+                    Some("off") => false,
+                    _ => return Err("must be \"on\" or \"off\"".to_owned()),
+                };
             }
             "early-refresh" => self.early_refresh = value.as_bool().ok_or("must be true or false")?,
             _ => return Err("unknown key".to_owned()),
@@ -371,6 +381,7 @@ mod tests {
             ("url = \"redis://h\"\ntimeout = 0", "timeout"),
             ("url = \"redis://h\"\nconnections = 1", "connections"),
             ("url = \"redis://h\"\nshadow-percent = 101", "shadow-percent"),
+            ("url = \"redis://h\"\ntracking = true", "tracking"),
             ("url = \"redis://h\"\nx = 1", "x"),
         ] {
             assert_eq!(read(text).unwrap_err().0, key, "{text}");

@@ -58,7 +58,7 @@ impl Worker {
     /// Carries out what changes made elsewhere left to be done.
     fn settle_for(&mut self, effects: Effects) {
         self.read_clock();
-        self.effects = effects;
+        self.effects = Some(Box::new(effects));
         self.settle();
         // Who is served learns of his record by his waiter.
         self.unacknowledged = None;
@@ -70,7 +70,7 @@ impl Worker {
         self.catch_up();
         let (command, args, begin) = (COMMANDS.at(waiter.command), waiter.args.as_args(), self.ticks);
         let instance = self.instance;
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = self.take_effects();
         let plan = lock_plan(command, args);
         let mut encoded = Vec::new();
         let now_ms = self.now_ms();
@@ -88,7 +88,7 @@ impl Worker {
             encoded.clear();
             self.failed(command, &error, &mut Reply::new(&mut encoded, waiter.protocol));
         }
-        self.effects = effects;
+        self.effects = Some(effects);
         self.settle();
         let journaled = self.unacknowledged.take().map(|record| record.sequence);
         if let Some(error) = self.unaccepted.take() {

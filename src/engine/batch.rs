@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 pub(super) use super::merge::Merge;
 use super::pending::Pending;
+use super::tracked::Reads;
 use crate::protocol::{Protocol, Reply, ReplyError};
 use crate::tiers::upstream::{
     Again, Cluster, Expected, Failure, Gather, Link, Outcome, Redirection, Request, Target, Upstream,
@@ -56,6 +57,8 @@ pub(super) struct Place {
     pub at: usize,
     pub what: Awaited,
     pub is_silent: bool,
+    /// What is read, for a client that is told when it changes.
+    pub reads: Option<Box<Reads>>,
 }
 
 pub(super) enum Awaited {
@@ -221,7 +224,10 @@ impl Batch {
                 + outcomes.iter().map(|reply| reply.as_ref().map_or(128, |reply| reply.len())).sum::<usize>(),
         );
         let mut done = 0;
-        for Place { at, what, is_silent } in &self.places {
+        for Place { at, what, is_silent, reads } in &self.places {
+            if let Some(reads) = reads {
+                reads.note();
+            }
             out.extend_from_slice(&tail[done..at - first]);
             done = at - first;
             if *is_silent {

@@ -69,8 +69,8 @@ impl Worker {
         self.read_clock();
         self.catch_up();
         let now_ms = self.now_ms();
-        self.instance.keyspace.sweep_shard(shard, now_ms, &mut self.effects);
-        if !self.effects.is_empty() {
+        self.instance.keyspace.sweep_shard(shard, now_ms, self.effects.get_or_insert_default());
+        if self.has_effects() {
             self.settle();
         }
     }
@@ -126,7 +126,8 @@ impl Worker {
         let instance = self.instance;
         let plan = LockPlan::Keys(waiter.keys.iter().map(|key| hash_bytes(key)).collect());
         let now_ms = self.now_ms();
-        let Some(mut view) = View::acquire(&instance.keyspace, &plan, waiter.db, now_ms, &mut self.effects)
+        let Some(mut view) =
+            View::acquire(&instance.keyspace, &plan, waiter.db, now_ms, self.effects.get_or_insert_default())
         else {
             return self.postpone(Postponed::StopWaiting(waiter.clone()));
         };
@@ -140,8 +141,9 @@ impl Worker {
             let instance = self.instance;
             let plan = LockPlan::Keys([hash_bytes(key)].into_iter().collect());
             let now_ms = self.now_ms();
-            let waiter = View::acquire(&instance.keyspace, &plan, db, now_ms, &mut self.effects)
-                .map(|mut view| view.waiter(key, index));
+            let waiter =
+                View::acquire(&instance.keyspace, &plan, db, now_ms, self.effects.get_or_insert_default())
+                    .map(|mut view| view.waiter(key, index));
             let Some(waiter) = waiter else { return self.postpone(Postponed::Ready(db, key.into())) };
             let Some(waiter) = waiter else { return };
             match self.serve(&waiter, key) {
@@ -158,7 +160,7 @@ impl Worker {
         let command = COMMANDS.at(waiter.command);
         let args = waiter.args.as_args();
         let instance = self.instance;
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = self.take_effects();
         let plan = lock_plan(command, args);
         let mut view = View::acquire(&instance.keyspace, &plan, waiter.db, self.now_ms(), &mut effects)?;
         let first = &waiter.keys[0];
@@ -175,7 +177,7 @@ impl Worker {
             // It cannot wait for the database here: its own connection can.
             view.stop_waiting(waiter);
             drop(view);
-            self.absorb(effects);
+            self.absorb(&mut effects);
             waiter.finish(WaiterOutcome::Again);
             return Some(true);
         }
@@ -196,7 +198,7 @@ impl Worker {
         }
         drop(view);
         let (journaled, unaccepted) = (effects.journaled, effects.unaccepted.take());
-        self.absorb(effects);
+        self.absorb(&mut effects);
         if let Some(mut encoded) = served {
             if let Some(error) = unaccepted {
                 encoded.clear();
@@ -208,10 +210,10 @@ impl Worker {
     }
 
     /// Keeps what a view left to be done for the present round of settling.
-    fn absorb(&mut self, mut effects: Effects) {
-        self.effects.ready.append(&mut effects.ready);
-        self.effects.events.append(&mut effects.events);
-        self.effects.garbage.append(&mut effects.garbage);
+    fn absorb(&mut self, effects: &mut Effects) {
+        self.effects().ready.append(&mut effects.ready);
+        self.effects().events.append(&mut effects.events);
+        self.effects().garbage.append(&mut effects.garbage);
         if let Some(sequence) = effects.journaled {
             self.wait_for(sequence);
         }

@@ -10,7 +10,7 @@ use super::pending::Pending;
 use super::rows::{Prepared, keys_of};
 use super::through::Through;
 use super::worker::Worker;
-use crate::clients::{Client, ReplyMode, Session, Transaction};
+use crate::clients::{Client, ReplyMode, Session, Transaction, note_running};
 use crate::clock;
 use crate::commands::keys;
 use crate::commands::routing::Route;
@@ -18,7 +18,7 @@ use crate::commands::spec::{Attempt, Context, Control, Limiter, OnTimeout, Run, 
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
-use crate::tiers::local::{Evicted, LockPlan, ShardHeld, View};
+use crate::tiers::local::{Evicted, LockPlan, Locks, ShardHeld, View};
 use crate::types::hasher::hash_bytes;
 
 /// More than is needed, so that not every request evicts.
@@ -49,6 +49,26 @@ impl Worker {
     ///
     /// `command` is what it names, `hash` that of the command's only key.
     pub(super) fn execute(
+        &mut self,
+        session: &mut Session,
+        command: Option<&'static Command>,
+        hash: Option<u64>,
+        args: Args<'_>,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let is_tracked = self.instance.keyspace.is_listening();
+        if is_tracked {
+            note_running(session.client.id);
+        }
+        let flow = self.execute_one(session, command, hash, args, out);
+        if is_tracked {
+            Self::after_tracked(session, &flow, out);
+        }
+        flow
+    }
+
+    #[inline]
+    fn execute_one(
         &mut self,
         session: &mut Session,
         command: Option<&'static Command>,
@@ -144,7 +164,7 @@ impl Worker {
                 return Ok(());
             }
         }
-        let evicted = self.instance.keyspace.make_room(now_ms, &mut self.effects);
+        let evicted = self.instance.keyspace.make_room(now_ms, self.effects.get_or_insert_default());
         self.instance.note_latency("eviction-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         self.settle();
         if evicted == Evicted::Exhausted
@@ -234,20 +254,31 @@ impl Worker {
     ) -> Flow {
         let (db, now_ms) = (session.db, self.now_ms());
         let instance = self.instance;
-        if command.spec.has(flag::OFFLOAD) && self.is_long(command) && !self.has_rows(db, command, args) {
+        if command.spec.has(flag::OFFLOAD)
+            && (session.tracking.is_none() || command.spec.keys.is_empty())
+            && self.is_long(command)
+            && !self.has_rows(db, command, args)
+        {
             return self.leave_apart(session, command, args);
         }
         let begin = self.ticks;
-        let mut effects = std::mem::take(&mut self.effects);
-        let Some(mut view) = (match (command.single_key(), hash) {
-            (Some(index), Some(hash)) => {
-                View::of_key(&instance.keyspace, args.at(index), hash, db, now_ms, &mut effects)
-            }
-            _ => View::acquire(&instance.keyspace, &lock_plan(command, args), db, now_ms, &mut effects),
+        let mut effects = self.take_effects();
+        let single = command.single_key().zip(hash);
+        let plan = if single.is_some() { LockPlan::Each } else { lock_plan(command, args) };
+        let Some(locks) = (match single {
+            Some((_, hash)) => Locks::of_hash(&instance.keyspace, hash),
+            None => Locks::unless_held(&instance.keyspace, &plan),
         }) else {
+            self.effects = Some(effects);
             self.refuse(session, args, &instance.scripts.busy(), out);
             return Flow::Next;
         };
+        // Made where it stays, as it is long to copy.
+        let mut view = View::of_locks(&instance.keyspace, locks, db, now_ms, &mut effects);
+        match single {
+            Some((index, hash)) => view.set_first(args.at(index), hash),
+            None => view.prefetch(&plan),
+        }
         if session.client.no_touch.load(Relaxed) {
             view.set_touches(false);
         }
@@ -256,14 +287,14 @@ impl Worker {
                 Prepared::Ready => {}
                 Prepared::Refused(error) => {
                     drop(view);
-                    self.effects = effects;
+                    self.effects = Some(effects);
                     self.counters.commands[command.index].rejected.add(1);
                     self.reply_error(session, &error, out);
                     return Flow::Next;
                 }
                 Prepared::Waits(waits) => {
                     drop(view);
-                    self.effects = effects;
+                    self.effects = Some(effects);
                     return self.fill(tier, waits, args);
                 }
                 Prepared::Through => {
@@ -275,7 +306,7 @@ impl Worker {
                     if let Outcome::Replied(_) = outcome {
                         let through = Through::begin(tier, &mut view, tried, keys);
                         drop(view);
-                        self.effects = effects;
+                        self.effects = Some(effects);
                         return self.commit(tier, through, session, encoded, out);
                     }
                 }
@@ -297,8 +328,8 @@ impl Worker {
             }
         };
         drop(view);
-        self.effects = effects;
-        if !self.effects.is_empty() {
+        self.effects = Some(effects);
+        if self.has_effects() {
             self.settle();
             self.refuse_unaccepted(session, out);
         }
@@ -317,6 +348,9 @@ impl Worker {
     ) -> Outcome {
         let mark = out.len();
         let begin = self.ticks;
+        if session.tracking.is_some() {
+            self.note_reads(session, command, args);
+        }
         let caught = catch_unwind(AssertUnwindSafe(|| {
             let mut reply = Reply::new(out, session.protocol);
             match command.spec.run {
@@ -382,7 +416,7 @@ impl Worker {
     /// Counts an execution and its time; notes it if it was slow.
     #[inline]
     pub(super) fn measure(&mut self, client: &Client, command: &Command, args: Args<'_>, begin: u64) {
-        self.ticks = clock::ticks();
+        self.read_ticks();
         let nanos = clock::nanos_between(begin, self.ticks);
         let counters = &self.counters.commands[command.index];
         counters.calls.add(1);
@@ -408,21 +442,25 @@ impl Worker {
     /// Carries out what commands left to be done after their locks.
     #[cold]
     pub(super) fn settle(&mut self) {
-        if let Some(sequence) = self.effects.journaled.take() {
+        let effects = self.effects();
+        let (journaled, unaccepted) = (effects.journaled.take(), effects.unaccepted.take());
+        if let Some(sequence) = journaled {
             self.wait_for(sequence);
         }
-        self.unaccepted = self.effects.unaccepted.take();
-        while !self.effects.ready.is_empty() {
-            for (db, key) in std::mem::take(&mut self.effects.ready) {
+        self.unaccepted = unaccepted;
+        while !self.effects().ready.is_empty() {
+            for (db, key) in std::mem::take(&mut self.effects().ready) {
                 self.serve_waiters(db, &key);
             }
         }
-        self.effects.events.clear();
-        if std::mem::take(&mut self.effects.frees_tables_now) {
-            self.effects.tables.clear();
+        let effects = self.effects();
+        effects.events.clear();
+        if std::mem::take(&mut effects.frees_tables_now) {
+            effects.tables.clear();
         }
-        if !self.effects.garbage.is_empty() || !self.effects.tables.is_empty() {
-            self.instance.free_later(std::mem::take(&mut self.effects));
+        if !effects.garbage.is_empty() || !effects.tables.is_empty() {
+            let garbage = std::mem::take(effects);
+            self.instance.free_later(garbage);
         }
     }
 }

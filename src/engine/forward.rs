@@ -13,6 +13,7 @@ use super::execute::Flow;
 use super::pending::Pending;
 use super::spread::{CROSS_SLOT, Keys, only_slot};
 use super::touch::{Routed, Touch, foreign_route, is_plain, only_key, touch_of};
+use super::tracked::Reads;
 use super::worker::Worker;
 use crate::clients::{ReplyMode, Session};
 use crate::commands::routing::{Route, foreign_command};
@@ -66,7 +67,10 @@ impl Worker {
                 }
                 return Some(self.select(upstream, session, args, out));
             }
-            if !is_queued || name == "quit" {
+            if !is_queued {
+                return self.limit_upstream(upstream, session, routed.command?, args, out);
+            }
+            if name == "quit" {
                 return None;
             }
             if !matches!(name, "ping" | "echo" | "time" | "select") {
@@ -144,7 +148,7 @@ impl Worker {
         true
     }
 
-    fn refused(
+    pub(super) fn refused(
         &mut self,
         session: &mut Session,
         args: Args<'_>,
@@ -306,7 +310,7 @@ impl Worker {
                     is_last: false,
                     slot,
                 };
-                Some(own(upstream, watched, call, is_silenced(session)))
+                Some(own(upstream, watched, call, None, is_silenced(session)))
             }
             Control::Unwatch if in_transaction => Some(queue(session, Some(command), args, out)),
             Control::Exec
@@ -348,6 +352,7 @@ impl Worker {
         let (mut bytes, mut forms) = (Vec::new(), Vec::new());
         let (mut keys, mut all, mut db) = (SmallVec::new(), false, session.db);
         let mut slots = Keys::new();
+        let mut read: Vec<Box<[u8]>> = Vec::new();
         encode([&b"MULTI"[..]].into_iter(), &mut bytes);
         for (command, args) in &transaction.forwarded {
             let args = args.as_args();
@@ -365,6 +370,11 @@ impl Worker {
                 && let Touch::Reads(keys) | Touch::Writes(keys) = &touch
             {
                 slots.extend(keys.iter().cloned());
+            }
+            if let Touch::Reads(keys) = &touch
+                && session.tracking.is_some()
+            {
+                read.extend(keys.iter().map(|(_, key)| key.clone()));
             }
             match touch {
                 Touch::Reads(_) if !is_plain && session.watched_upstream.is_none() => {}
@@ -392,6 +402,7 @@ impl Worker {
             db = 0;
         }
         let writing = if all { upstream.writing_all() } else { upstream.writing(keys) };
+        let reads = self.reads_of(session, read.iter().map(|key| &**key));
         let replies = transaction.forwarded.len() + 2;
         let resp3 = session.protocol == Protocol::Resp3;
         if let Some(watched) = session.watched_upstream.take() {
@@ -406,7 +417,7 @@ impl Worker {
                 slot,
             };
             session.select(db);
-            return own(upstream, watched, call, is_silenced(session));
+            return own(upstream, watched, call, reads, is_silenced(session));
         }
         let form = if is_plain || resp3 { Form::Raw } else { Form::Block(forms) };
         let batch = self.batch(is_plain);
@@ -423,12 +434,12 @@ impl Worker {
             let again = Again { target, sent_to: None, bytes, replies, form, keys: slots };
             batch.add_unit(Unit { requests: None, expected, again, first });
             let what = Awaited::One { place, is_write: true };
-            batch.places.push(Place { at, what, is_silent: is_silenced(session) });
+            batch.places.push(Place { at, what, is_silent: is_silenced(session), reads });
             return Flow::Next;
         }
         let (ticket, place) = batch.gather.ticket();
         let what = Awaited::One { place, is_write: true };
-        batch.places.push(Place { at, what, is_silent: is_silenced(session) });
+        batch.places.push(Place { at, what, is_silent: is_silenced(session), reads });
         let mut expected: Vec<Expected> = (0..replies - 1).map(|_| Expected::Ignored).collect();
         expected.push(Expected::Answer(ticket, form, writing));
         if db != session.db {
@@ -497,9 +508,13 @@ impl Worker {
         out: &mut Vec<u8>,
     ) {
         let (now, mark) = (crate::clock::steady_ms(self.ticks), out.len());
+        let reads = self.reads_of(session, std::iter::once(request.args.at(request.key_at)));
         let form = || rewrite.map_or(Form::Raw, Form::Resp2);
         match upstream.near.find(request, now, out) {
             Found::Reply { refresh } => {
+                if let Some(reads) = reads {
+                    reads.note();
+                }
                 let percent = upstream.config.shadow_percent;
                 let is_sample = percent > 0.0 && fastrand::f64() * 100.0 < percent;
                 if refresh || is_sample {
@@ -530,13 +545,13 @@ impl Worker {
                 }
             }
             Found::Nothing if upstream.cluster.is_some() => {
-                self.miss_in_cluster(upstream, request, form(), (mark, is_silenced(session)));
+                self.miss_in_cluster(upstream, request, form(), (mark, is_silenced(session), reads));
             }
             Found::Nothing => {
                 let batch = self.batch(false);
                 let (ticket, place) = batch.gather.ticket();
                 let what = Awaited::One { place, is_write: false };
-                batch.places.push(Place { at: mark, what, is_silent: is_silenced(session) });
+                batch.places.push(Place { at: mark, what, is_silent: is_silenced(session), reads });
                 match upstream.near.miss(request, now_ms(), ticket) {
                     Miss::Joined => {}
                     Miss::Lead(filling) => {
@@ -578,6 +593,7 @@ impl Worker {
         };
         // GET's reply to another type is an error, MGET's is null.
         let fits = |reply: &[u8]| matches!(reply.first(), Some(b'$' | b'_'));
+        let reads = self.reads_of(session, keys.iter().map(|(_, key)| &**key));
         let mut elements: Vec<Element> = Vec::with_capacity(keys.len());
         let mut missing: SmallVec<[usize; 8]> = SmallVec::new();
         for index in 0..keys.len() {
@@ -589,6 +605,9 @@ impl Worker {
         }
         let (mark, is_silent) = (out.len(), is_silenced(session));
         if missing.is_empty() {
+            if let Some(reads) = reads {
+                reads.note();
+            }
             if !is_silent {
                 write_elements(&elements, &[], out);
             }
@@ -600,7 +619,8 @@ impl Worker {
                 elements[index] =
                     self.element_in_cluster(upstream, &request(command.index, index), &form, get);
             }
-            self.batch(false).places.push(Place { at: mark, what: Awaited::Elements(elements), is_silent });
+            let what = Awaited::Elements(elements);
+            self.batch(false).places.push(Place { at: mark, what, is_silent, reads });
             return;
         }
         let batch = self.batch(false);
@@ -637,7 +657,7 @@ impl Worker {
             expected.push(Expected::Elements(unkept, form()));
         }
         batch.add(upstream, session.db, expected, |to| to.extend_from_slice(&bytes));
-        batch.places.push(Place { at: mark, what: Awaited::Elements(elements), is_silent });
+        batch.places.push(Place { at: mark, what: Awaited::Elements(elements), is_silent, reads });
     }
 
     /// What is not kept.
@@ -656,11 +676,16 @@ impl Worker {
                 Some(rewrite) if session.protocol == Protocol::Resp2 && !is_plain => Form::Resp2(rewrite),
                 _ => Form::Raw,
             };
-            let whole = (at, is_silenced(session));
+            let reads = match &routed.touch {
+                Touch::Reads(keys) => self.reads_of(session, keys.iter().map(|(_, key)| &**key)),
+                _ => None,
+            };
+            let is_silent = is_silenced(session);
+            let whole = (at, is_silent, reads);
             let sent = self.send_to_cluster((upstream, cluster), (routed, is_plain), &form, args, whole);
             if let Err(error) = sent {
                 self.refuse(session, args, &error, out);
-                if whole.1 {
+                if is_silent {
                     out.truncate(at);
                 }
             }
@@ -668,6 +693,10 @@ impl Worker {
         }
         let is_write = !matches!(routed.touch, Touch::Reads(_) | Touch::Nothing)
             || routed.command.is_none_or(|command| command.spec.flags & flag::READONLY == 0);
+        let reads = match &routed.touch {
+            Touch::Reads(keys) => self.reads_of(session, keys.iter().map(|(_, key)| &**key)),
+            _ => None,
+        };
         let writing = match routed.touch {
             Touch::Everything => upstream.writing_all(),
             Touch::Writes(keys) => upstream.writing(keys),
@@ -681,7 +710,7 @@ impl Worker {
         let batch = self.batch(is_plain);
         let (ticket, place) = batch.gather.ticket();
         let what = Awaited::One { place, is_write };
-        batch.places.push(Place { at, what, is_silent: is_silenced(session) });
+        batch.places.push(Place { at, what, is_silent: is_silenced(session), reads });
         let expected = [Expected::Answer(ticket, form, writing)];
         batch.add(upstream, session.db, expected, |to| encode(args.iter(), to));
         crate::tiers::upstream::count(&upstream.statistics.requests);
@@ -704,6 +733,10 @@ impl Worker {
             Ok(slot) => slot,
             Err(error) => return self.refused(session, args, &error, out),
         };
+        let reads = match &routed.touch {
+            Touch::Reads(keys) => self.reads_of(session, keys.iter().map(|(_, key)| &**key)),
+            _ => None,
+        };
         let writing = match routed.touch {
             Touch::Everything => upstream.writing_all(),
             // What another connection reads may be newer than what is kept.
@@ -720,7 +753,7 @@ impl Worker {
         };
         let resp3 = session.protocol == Protocol::Resp3;
         let call = Call { db: session.db, resp3, requests, replies: 1, writing, is_bounded, is_last, slot };
-        own(upstream, watched, call, is_silenced(session))
+        own(upstream, watched, call, reads, is_silenced(session))
     }
 
     /// Subscriptions and `MONITOR`.
@@ -791,10 +824,22 @@ impl Worker {
 }
 
 /// By a connection of the client's own.
-fn own(upstream: &Arc<Upstream>, watched: Watched, call: Call, is_silent: bool) -> Flow {
+fn own(
+    upstream: &Arc<Upstream>,
+    watched: Watched,
+    call: Call,
+    reads: Option<Box<Reads>>,
+    is_silent: bool,
+) -> Flow {
     let is_bounded = call.is_bounded;
     let reply = watched.call(upstream.clone(), call);
-    let mut pending = Pending::reply(Box::pin(reply));
+    let mut pending = Pending::reply(Box::pin(async move {
+        let reply = reply.await;
+        if let Some(reads) = reads {
+            reads.tell_at_once();
+        }
+        reply
+    }));
     if is_silent {
         pending.silence();
     }
@@ -815,7 +860,7 @@ fn queue(session: &mut Session, command: Option<&Command>, args: Args<'_>, out: 
 }
 
 /// Whether the client does not want this reply (`CLIENT REPLY`); a skip is used up.
-fn is_silenced(session: &mut Session) -> bool {
+pub(super) fn is_silenced(session: &mut Session) -> bool {
     match session.reply_mode {
         ReplyMode::On => false,
         ReplyMode::SkipNext => {

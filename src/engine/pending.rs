@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::execute::Flow;
+use super::limits::Decision;
 use super::pipeline::Step;
 use super::worker::Worker;
 use crate::clients::{ReplyMode, Session};
@@ -33,6 +34,7 @@ pub struct Pending {
 enum Wait {
     Fill(LocalFuture<Result<(), ReplyError>>, OwnedArgs),
     Reply(LocalFuture<Vec<u8>>),
+    Decision(LocalFuture<Decision>, OwnedArgs),
 }
 
 /// How a wait ended.
@@ -41,6 +43,8 @@ pub enum Finished {
     Filled(Result<(), ReplyError>),
     /// The encoded replies.
     Replied(Vec<u8>),
+    /// What upstream says of a rate limit.
+    Decided(Decision),
 }
 
 impl Pending {
@@ -52,6 +56,11 @@ impl Pending {
     /// `reply` resolves to the encoded replies of one or several consecutive requests, in their order.
     pub fn reply(reply: LocalFuture<Vec<u8>>) -> Self {
         Self::new(Wait::Reply(reply))
+    }
+
+    /// `decision` resolves to what upstream says to a call of a rate limit, which replies then or runs here.
+    pub(super) fn decision(decision: LocalFuture<Decision>, args: Args<'_>) -> Self {
+        Self::new(Wait::Decision(decision, args.to_owned()))
     }
 
     fn new(wait: Wait) -> Self {
@@ -82,6 +91,7 @@ impl Pending {
         match &mut self.wait {
             Wait::Fill(fill, _) => Finished::Filled(fill.await),
             Wait::Reply(reply) => Finished::Replied(reply.await),
+            Wait::Decision(decision, _) => Finished::Decided(decision.await),
         }
     }
 
@@ -113,6 +123,11 @@ impl Worker {
                 }
                 return Step::Flush;
             }
+            (Finished::Decided(decision), wait) => {
+                let Wait::Decision(_, args) = wait else { return Step::Flush };
+                let flow = self.decided(session, args.as_args(), decision, pending.silent, out);
+                return self.step(flow, out);
+            }
             (Finished::Filled(Ok(())), Wait::Fill(..)) if pending.refills >= MAX_REFILLS => {
                 Err(ReplyError::fixed("TRYAGAIN what the command needs was evicted before it could run"))
             }
@@ -132,7 +147,7 @@ impl Worker {
                 }
                 return self.step(flow, out);
             }
-            (Ok(()), Wait::Reply(_)) => {}
+            (Ok(()), Wait::Reply(_) | Wait::Decision(..)) => {}
             (Err(error), Wait::Fill(..)) if session.transaction.is_some() => {
                 // It was EXEC that lacked something: its transaction is over.
                 self.discard_transaction(session);

@@ -5,10 +5,9 @@ use super::execute::Flow;
 use super::pending::Pending;
 use super::worker::Worker;
 use crate::clients::Session;
-use crate::commands::spec::Run;
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
-use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser};
+use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser, Span};
 use crate::types::hasher::hash_bytes;
 use crate::types::prefetch::Part;
 
@@ -82,6 +81,10 @@ impl Worker {
         self.catch_up();
         if self.batch.is_some() {
             self.abandon_batch();
+        }
+        // All earlier replies are out.
+        if session.client.pushes.is_waiting() {
+            out.extend_from_slice(&session.client.pushes.take());
         }
         let mut consumed = 0;
         loop {
@@ -157,6 +160,11 @@ impl Worker {
         }
         let keyspace = &self.instance.keyspace;
         let hashes = || requests.iter().filter_map(|request| request.hash);
+        if let Some(upstream) = &self.instance.upstream {
+            hashes().for_each(|hash| upstream.near.prefetch_record(hash));
+            hashes().for_each(|hash| upstream.near.prefetch_reply(hash));
+            return;
+        }
         hashes().for_each(|hash| keyspace.prefetch_bucket(hash, db));
         hashes().for_each(|hash| keyspace.prefetch_entry(hash, db));
         if !requests.iter().any(|request| request.inside != Inside::Nothing) {
@@ -176,7 +184,8 @@ impl Worker {
         });
         inside(|inside| match inside {
             Inside::Member(hash) => Some(Part::Member(hash)),
-            _ => None,
+            Inside::Log => Some(Part::LogEnds),
+            Inside::Nothing => None,
         });
     }
 
@@ -196,6 +205,8 @@ impl Worker {
         // Authentication changes what the next request may claim.
         let batch = if session.authenticated { BATCH } else { 1 };
         let mut at = start;
+        // Where the name of the last request lies, and what it names: the next one is mostly for the same.
+        let mut last: Option<(Span, &'static Command)> = None;
         while self.requests.len() < batch {
             if at >= input.len() {
                 return (at, true, None);
@@ -214,7 +225,12 @@ impl Worker {
                     let count = self.spans.len() - first;
                     if count > 0 {
                         let args = Args::new(input, &self.spans[first..]);
-                        let command = COMMANDS.resolve(args).ok();
+                        let command = match last {
+                            Some((name, command)) if *name.of(input) == args[0] => Some(command),
+                            _ => COMMANDS.resolve(args).ok(),
+                        };
+                        last =
+                            command.filter(|command| command.is_complete()).map(|it| (self.spans[first], it));
                         let key = command.and_then(Command::single_key).and_then(|index| args.get(index));
                         let hash = key.map(hash_bytes);
                         let inside = command.map_or(Inside::Nothing, |command| inside(command, args));
@@ -238,7 +254,10 @@ fn inside(command: &Command, args: Args<'_>) -> Inside {
         spec if spec.member > 0 => {
             args.get(spec.member).map_or(Inside::Nothing, |member| Inside::Member(hash_bytes(member)))
         }
-        spec if matches!(spec.run, Run::Limit(_)) => Inside::Log,
+        // An option may name another algorithm, which keeps a string.
+        spec if spec.reads_log && !args.iter().skip(4).any(|word| word.eq_ignore_ascii_case(b"gcra")) => {
+            Inside::Log
+        }
         _ => Inside::Nothing,
     }
 }

@@ -42,7 +42,13 @@ impl Worker {
                     let instance = self.instance;
                     let now_ms = self.now_ms();
                     let plan = LockPlan::Keys(keys.iter().map(|(_, key)| hash_bytes(key)).collect());
-                    let view = View::acquire(&instance.keyspace, &plan, 0, now_ms, &mut self.effects);
+                    let view = View::acquire(
+                        &instance.keyspace,
+                        &plan,
+                        0,
+                        now_ms,
+                        self.effects.get_or_insert_default(),
+                    );
                     let Some(mut view) = view else {
                         self.postponed.push(Postponed::Unwatch(keys, flag));
                         continue;
@@ -54,7 +60,7 @@ impl Worker {
                 }
             }
         }
-        if !self.effects.is_empty() {
+        if self.has_effects() {
             self.settle();
         }
     }

@@ -133,7 +133,8 @@ impl Worker {
         let (instance, now_ms) = (self.instance, self.now_ms());
         let plan = LockPlan::Keys(rows.iter().map(|(_, key)| hash_bytes(key)).collect());
         // A script that holds them beyond its time is told of by the run itself.
-        let mut view = View::acquire(&instance.keyspace, &plan, DATABASE, now_ms, &mut self.effects)?;
+        let mut view =
+            View::acquire(&instance.keyspace, &plan, DATABASE, now_ms, self.effects.get_or_insert_default())?;
         let mut waits = Waits::default();
         for row in rows {
             // What makes no value is told of by the command that needs it.

@@ -6,6 +6,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::batch::{Awaited, Element, Merge, Place, Unit, encode_fill};
 use super::touch::{Routed, Touch};
+use super::tracked::Reads;
 use super::worker::Worker;
 use crate::commands::spec::flag;
 use crate::protocol::{Args, ReplyError};
@@ -41,7 +42,7 @@ impl Worker {
         (routed, is_plain): (Routed<'_>, bool),
         form: &Form,
         args: Args<'_>,
-        (at, is_silent): (usize, bool),
+        (at, is_silent, reads): (usize, bool, Option<Box<Reads>>),
     ) -> Result<(), ReplyError> {
         let is_write = !matches!(routed.touch, Touch::Reads(_) | Touch::Nothing)
             || routed.command.is_none_or(|command| command.spec.flags & flag::READONLY == 0);
@@ -64,7 +65,7 @@ impl Worker {
             (Err(_), "del" | "unlink" | "exists" | "touch") => (by_slot(args, 1, &keys), Some(Merge::Sum)),
             (Err(_), "mset") if args.len() % 2 == 1 => (by_slot(args, 2, &keys), Some(Merge::AllOk)),
             (Err(_), "mget") => {
-                self.several_unkept(upstream, cluster, (&keys, is_plain), form, (at, is_silent));
+                self.several_unkept(upstream, cluster, (&keys, is_plain), form, (at, is_silent, reads));
                 return Ok(());
             }
             (Err(error), _) => return Err(error),
@@ -116,7 +117,7 @@ impl Worker {
             Some(merge) => Awaited::Merged { places, merge, is_write },
             None => Awaited::One { place: places[0], is_write },
         };
-        batch.places.push(Place { at, what, is_silent });
+        batch.places.push(Place { at, what, is_silent, reads });
         crate::tiers::upstream::count(&upstream.statistics.requests);
         Ok(())
     }
@@ -128,7 +129,7 @@ impl Worker {
         _cluster: &Cluster,
         (keys, is_plain): (&Keys, bool),
         form: &Form,
-        (at, is_silent): (usize, bool),
+        (at, is_silent, reads): (usize, bool, Option<Box<Reads>>),
     ) {
         let batch = self.batch(is_plain);
         let mut elements = Vec::with_capacity(keys.len());
@@ -140,7 +141,7 @@ impl Worker {
             let expected = vec![Expected::Answer(ticket, form.clone(), writing)];
             batch.add_unit(Unit { requests: None, expected, again: mget_of(key, keys, form), first: place });
         }
-        batch.places.push(Place { at, what: Awaited::Elements(elements), is_silent });
+        batch.places.push(Place { at, what: Awaited::Elements(elements), is_silent, reads });
     }
 
     /// A read of one key that is not here: the one who sends it, or waits for another's, can send it again.
@@ -149,12 +150,12 @@ impl Worker {
         upstream: &Upstream,
         request: &Request<'_>,
         form: Form,
-        (at, is_silent): (usize, bool),
+        (at, is_silent, reads): (usize, bool, Option<Box<Reads>>),
     ) {
         let key = request.args.at(request.key_at);
         let batch = self.batch(false);
         let (ticket, place) = batch.gather.ticket();
-        batch.places.push(Place { at, what: Awaited::One { place, is_write: false }, is_silent });
+        batch.places.push(Place { at, what: Awaited::One { place, is_write: false }, is_silent, reads });
         let (mut requests, mut bytes) = (None, Vec::new());
         encode(request.args.iter(), &mut bytes);
         let expected = match upstream.near.miss(request, now_ms(), ticket) {

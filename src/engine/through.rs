@@ -74,12 +74,12 @@ impl Worker {
     ) -> Flow {
         let Some(through) = through else {
             out.extend_from_slice(&encoded);
-            if !self.effects.is_empty() {
+            if self.has_effects() {
                 self.settle();
             }
             return Flow::Next;
         };
-        let events = std::mem::take(&mut self.effects.events);
+        let events = std::mem::take(&mut self.effects().events);
         self.settle();
         let (instance, protocol) = (self.instance, session.protocol);
         let commit = Commit { instance, tier, through, events, encoded, protocol };

@@ -100,7 +100,7 @@ impl Worker {
         }
         let plan = transaction_plan(&transaction, session);
         let instance = self.instance;
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = self.take_effects();
         let Some(mut view) =
             View::acquire(&instance.keyspace, &plan, session.db, self.now_ms(), &mut effects)
         else {
@@ -114,7 +114,7 @@ impl Worker {
             Prepared::Ready => None,
             Prepared::Through if matches!(plan, LockPlan::All) => {
                 drop(view);
-                self.effects = effects;
+                self.effects = Some(effects);
                 self.unwatch(session);
                 return Err(ReplyError::fixed(
                     "ERR a transaction that writes through to the database cannot contain commands on all keys",
@@ -123,14 +123,14 @@ impl Worker {
             Prepared::Through => instance.database(),
             Prepared::Refused(error) => {
                 drop(view);
-                self.effects = effects;
+                self.effects = Some(effects);
                 self.unwatch(session);
                 let text = [b"EXECABORT Transaction discarded because of: ", error.text()].concat();
                 return Err(ReplyError::new(text));
             }
             Prepared::Waits(waits) => {
                 drop(view);
-                self.effects = effects;
+                self.effects = Some(effects);
                 // As if EXEC had not been sent yet.
                 session.client.queued.store(transaction.queue.len() + 1, Relaxed);
                 session.client.transaction_memory.store(transaction.memory(), Relaxed);
@@ -152,14 +152,14 @@ impl Worker {
             let tried = view.end_trial();
             let through = Through::begin(tier, &mut view, tried, keys);
             drop(view);
-            self.effects = effects;
+            self.effects = Some(effects);
             return Ok(self.commit(tier, through, session, encoded, out));
         } else {
             self.exec_all(session, &transaction, &mut view, out);
         }
         drop(view);
-        self.effects = effects;
-        if !self.effects.is_empty() {
+        self.effects = Some(effects);
+        if self.has_effects() {
             self.settle();
             self.refuse_unaccepted(session, out);
         }
@@ -227,8 +227,14 @@ impl Worker {
         let instance = self.instance;
         let now_ms = self.now_ms();
         let plan = LockPlan::Keys(hashes);
-        let mut view = View::acquire(&instance.keyspace, &plan, session.db, now_ms, &mut self.effects)
-            .ok_or_else(|| instance.scripts.busy())?;
+        let mut view = View::acquire(
+            &instance.keyspace,
+            &plan,
+            session.db,
+            now_ms,
+            self.effects.get_or_insert_default(),
+        )
+        .ok_or_else(|| instance.scripts.busy())?;
         for key in keys.iter() {
             if !session.watched.iter().any(|(db, watched)| *db == session.db && **watched == *key) {
                 view.watch(key, &session.watch_flag);
@@ -246,9 +252,13 @@ impl Worker {
             let instance = self.instance;
             let now_ms = self.now_ms();
             let plan = LockPlan::Keys(hashes);
-            if let Some(mut view) =
-                View::acquire(&instance.keyspace, &plan, session.db, now_ms, &mut self.effects)
-            {
+            if let Some(mut view) = View::acquire(
+                &instance.keyspace,
+                &plan,
+                session.db,
+                now_ms,
+                self.effects.get_or_insert_default(),
+            ) {
                 release_watches(session, &mut view);
             }
             let keys = std::mem::take(&mut session.watched);
@@ -267,6 +277,7 @@ impl Worker {
         session.set_protocol(Protocol::Resp2);
         session.reply_mode = crate::clients::ReplyMode::On;
         session.authenticated = self.instance.settings.text(crate::config::Id::Requirepass).is_empty();
+        session.end_tracking(&self.instance.clients, &self.instance.keyspace);
         session.client.no_evict.store(false, Relaxed);
         session.client.no_touch.store(false, Relaxed);
         let mut names = session.client.names.lock();
@@ -277,8 +288,9 @@ impl Worker {
     /// Gives back what a closed connection held.
     pub fn end_session(&mut self, session: &mut Session) {
         self.read_clock();
+        session.end_tracking(&self.instance.clients, &self.instance.keyspace);
         self.discard_transaction(session);
-        if !self.effects.is_empty() {
+        if self.has_effects() {
             self.settle();
         }
     }

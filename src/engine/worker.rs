@@ -28,7 +28,8 @@ pub struct Worker {
     pub instance: &'static Instance,
     /// What this thread counts.
     pub counters: Arc<CachePadded<WorkerCounters>>,
-    pub(super) effects: Effects,
+    /// What commands left to be done; absent while a view has it. Boxed, as each command passes it on.
+    pub(super) effects: Option<Box<Effects>>,
     pub(super) spans: Vec<Span>,
     pub(super) requests: Vec<super::pipeline::Request>,
     /// Where the reply to the present request begins.
@@ -52,6 +53,8 @@ pub struct Worker {
     base_ticks: u64,
     /// When the command before ended, which is when this one begins.
     pub(super) ticks: u64,
+    /// The wall clock then, in microseconds.
+    now_us: u64,
 }
 
 impl Worker {
@@ -61,7 +64,7 @@ impl Worker {
         let mut worker = Self {
             instance,
             counters,
-            effects: Effects::default(),
+            effects: None,
             spans: Vec::new(),
             requests: Vec::new(),
             reply_begins: 0,
@@ -76,9 +79,27 @@ impl Worker {
             base_us: 0,
             base_ticks: 0,
             ticks: 0,
+            now_us: 0,
         };
         worker.read_clock();
         worker
+    }
+
+    /// What commands left to be done.
+    pub(super) fn effects(&mut self) -> &mut Effects {
+        self.effects.get_or_insert_default()
+    }
+
+    /// Takes it for a view's use; to be put back.
+    #[inline]
+    pub(super) fn take_effects(&mut self) -> Box<Effects> {
+        self.effects.take().unwrap_or_default()
+    }
+
+    /// Whether commands left something to be done.
+    #[inline]
+    pub(super) fn has_effects(&self) -> bool {
+        self.effects.as_ref().is_some_and(|effects| !effects.is_empty())
     }
 
     /// What the replies made since the last call have to wait for.
@@ -97,12 +118,20 @@ impl Worker {
         self.base_us = clock::wall_us();
         self.base_ticks = clock::ticks();
         self.ticks = self.base_ticks;
+        self.now_us = self.base_us;
+    }
+
+    /// A command ended now, and the next one begins.
+    #[inline]
+    pub(super) fn read_ticks(&mut self) {
+        self.ticks = clock::ticks();
+        self.now_us = self.base_us + clock::nanos_between(self.base_ticks, self.ticks) / 1000;
     }
 
     /// The wall clock as of the last reading of the ticks, in microseconds.
     #[inline]
     pub(super) fn now_us(&self) -> u64 {
-        self.base_us + clock::nanos_between(self.base_ticks, self.ticks) / 1000
+        self.now_us
     }
 
     /// The same in milliseconds.

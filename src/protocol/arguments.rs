@@ -9,6 +9,14 @@ pub struct Span {
     pub len: u32,
 }
 
+impl Span {
+    /// The bytes there.
+    #[inline]
+    pub fn of(self, buffer: &[u8]) -> &[u8] {
+        &buffer[self.start as usize..][..self.len as usize]
+    }
+}
+
 /// The arguments of one request, the command's name first.
 #[derive(Debug, Clone, Copy)]
 pub struct Args<'a> {
@@ -36,8 +44,7 @@ impl<'a> Args<'a> {
     /// The argument at `index`; panics beyond the end, which arity rules out for a handler.
     #[inline]
     pub fn at(&self, index: usize) -> &'a [u8] {
-        let span = self.spans[index];
-        &self.buffer[span.start as usize..][..span.len as usize]
+        self.spans[index].of(self.buffer)
     }
 
     /// The argument at `index`, if there is one.
@@ -59,7 +66,7 @@ impl<'a> Args<'a> {
     /// All arguments in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {
         let (buffer, spans) = (self.buffer, self.spans);
-        spans.iter().map(move |span| &buffer[span.start as usize..][..span.len as usize])
+        spans.iter().map(move |span| span.of(buffer))
     }
 
     /// Whether the argument at `index` is the keyword `word`, in any case.

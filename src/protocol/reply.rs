@@ -12,6 +12,17 @@ pub enum Protocol {
     Resp3,
 }
 
+/// The numbers below 100 in two digits.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
+
 /// Writes replies of one connection's protocol to its output buffer.
 ///
 /// Handlers write into it and never see a socket; what they wrote is taken back when they return an error.
@@ -112,13 +123,15 @@ impl<'a> Reply<'a> {
             at -= 2;
             text[at..at + 2].copy_from_slice(b"\r\n");
             let mut rest = value.unsigned_abs();
-            loop {
+            while rest >= 10 {
+                at -= 2;
+                text[at..at + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
+                rest /= 100;
+            }
+            // A single digit is left, or nothing behind a pair that was all.
+            if rest > 0 || value == 0 {
                 at -= 1;
-                text[at] = b'0' + (rest % 10) as u8;
-                rest /= 10;
-                if rest == 0 {
-                    break;
-                }
+                text[at] = b'0' + rest as u8;
             }
             if value < 0 {
                 at -= 1;

@@ -55,11 +55,20 @@ impl RequestParser {
                 Some(b'*') => {}
                 Some(_) => return self.inline(buffer, start, spans),
             }
-            let Some((line, next)) = self.line(&buffer[start..], ProtocolError::MultibulkHeaderTooBig)?
-            else {
-                return Ok(None);
+            let (count, next) = match buffer[start + 1..] {
+                // The common case, as in `bulk_header`.
+                [digit @ b'1'..=b'9', b'\r', b'\n', ..] => (i64::from(digit - b'0'), 4),
+                _ => {
+                    let Some((line, next)) =
+                        self.line(&buffer[start..], ProtocolError::MultibulkHeaderTooBig)?
+                    else {
+                        return Ok(None);
+                    };
+                    let count = parse_i64(&buffer[start + 1..start + line]);
+                    (count.ok_or(ProtocolError::MultibulkLength)?, next)
+                }
             };
-            let count = parse_i64(&buffer[start + 1..start + line]).ok_or(ProtocolError::MultibulkLength)?;
+            self.searched = 0;
             if count > i64::from(i32::MAX) {
                 return Err(ProtocolError::MultibulkLength);
             }

@@ -7,7 +7,7 @@ use crate::config::Rule;
 ///
 /// `idle` is when it would be idle without it, `now` what the clock says, which may be before `time`.
 pub(super) fn decide(idle: u64, rule: &Rule, time: u64, now: u64, cost: u64) -> (Verdict, u64) {
-    let (interval, time, now) = (rule.interval_ns(), time.saturating_mul(1000), now.saturating_mul(1000));
+    let (interval, time, now) = (rule.interval_ns, time.saturating_mul(1000), now.saturating_mul(1000));
     let tolerance = interval.saturating_mul(rule.capacity);
     let before = idle.max(time);
     let after = before.saturating_add(interval.saturating_mul(cost));

@@ -49,21 +49,33 @@ pub fn decide(permits: &SortedSet, rules: &[Rule], call: &Call<'_>) -> Decision 
 
 #[inline]
 fn decide_one(permits: &SortedSet, rule: &Rule, time: u64, now: u64, cost: u64) -> Verdict {
-    let (limit, window) = (rule.limit, rule.window_us);
-    let outside = outside(permits, time, window);
+    let outside = outside(permits, time, rule.window_us);
     let count = (permits.len() - outside) as u64;
+    let given = |surplus: u64| permits.permit(outside + surplus as usize - 1);
+    verdict(rule, count, permits.newest_permit(), time, now, cost, given)
+}
+
+/// What a rule says to a call, by how many permits count, when the newest was given, and when the one was that is so many
+/// places behind the oldest of them.
+#[inline]
+pub(super) fn verdict(
+    rule: &Rule,
+    count: u64,
+    newest: Option<u64>,
+    time: u64,
+    now: u64,
+    cost: u64,
+    given: impl FnOnce(u64) -> Option<u64>,
+) -> Verdict {
+    let (limit, window) = (rule.limit, rule.window_us);
     let limited = cost > 0 && count.saturating_add(cost) > limit;
-    let newest = if cost > 0 && !limited { time } else { permits.newest_permit().unwrap_or(0) };
+    let newest = if cost > 0 && !limited { time } else { newest.unwrap_or(0) };
     let ends = |given: u64| given.saturating_add(window).saturating_sub(now);
     Verdict {
         limited,
         limit,
         remaining: limit.saturating_sub(if limited { count } else { count + cost }),
-        retry_after: if limited && cost <= limit {
-            permits.permit(outside + (count + cost - limit) as usize - 1).map(ends)
-        } else {
-            None
-        },
+        retry_after: if limited && cost <= limit { given(count + cost - limit).map(ends) } else { None },
         reset_after: ends(newest),
     }
 }

@@ -4,6 +4,8 @@
 //! nothing follows but longer waits: each state knows the newest time at which it was changed, and no decision is made
 //! as of an earlier one.
 //!
+//! Limits that all hosts share are decided on by a Redis, by scripts ([`remote`]).
+//!
 //! - `log` keeps each permit as a member of a sorted set ([`crate::types::sorted_set`]); a permit given at time t counts
 //!   in all windows that hold t, a window being all times from its beginning to just before its end.
 //! - `counter` keeps two counters for windows that lie side by side; of the older, the part is counted that the window
@@ -13,9 +15,11 @@
 
 mod counter;
 mod gcra;
+pub mod leases;
 pub mod log;
 mod refusals;
 mod registry;
+pub mod remote;
 pub mod state;
 #[cfg(test)]
 mod tests;

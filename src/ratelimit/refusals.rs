@@ -21,39 +21,80 @@ pub(super) struct Refusals([CachePadded<Mutex<Part>>; PARTS]);
 
 #[derive(Default)]
 struct Part {
+    /// Hashes, of which 32 bits tell 64 subjects apart well enough to look for the whole one.
+    tags: Vec<u32>,
     hashes: Vec<u64>,
     counts: Vec<u64>,
-    names: Vec<Box<[u8]>>,
+    names: Vec<Vec<u8>>,
+    /// Nobody before this place has a count of `least` or less, nobody at all one below it.
+    next: usize,
+    least: u64,
+}
+
+impl Part {
+    fn place(&self, hash: u64) -> Option<usize> {
+        let tag = hash as u32;
+        // Compared in whole chunks: there is no early end that would keep the compiler from doing so at once.
+        const CHUNK: usize = 16;
+        for (chunk, tags) in self.tags.chunks(CHUNK).enumerate() {
+            if tags.iter().fold(false, |found, other| found | (*other == tag)) {
+                let at = |within| chunk * CHUNK + within;
+                let is_same = |within: &usize| self.hashes[at(*within)] == hash;
+                if let Some(within) = (0..tags.len()).find(is_same) {
+                    return Some(at(within));
+                }
+            }
+        }
+        None
+    }
+
+    /// The place of one who was refused least. All are looked at once for each step that the least count takes.
+    fn least(&mut self) -> usize {
+        loop {
+            while self.next < self.counts.len() {
+                if self.counts[self.next] <= self.least {
+                    return self.next;
+                }
+                self.next += 1;
+            }
+            self.next = 0;
+            self.least = self.counts.iter().copied().min().unwrap_or(0);
+        }
+    }
 }
 
 impl Refusals {
     /// Counts a refusal.
     pub(super) fn note(&self, subject: &[u8]) {
         let hash = hash_bytes(subject);
-        let mut part = self.0[(hash >> 32) as usize % PARTS].lock();
-        if let Some(at) = part.hashes.iter().position(|other| *other == hash) {
+        let part = &mut *self.0[(hash >> 32) as usize % PARTS].lock();
+        if let Some(at) = part.place(hash) {
             part.counts[at] += 1;
             return;
         }
-        let name: Box<[u8]> = subject[..subject.len().min(MAX_NAME)].into();
+        let name = &subject[..subject.len().min(MAX_NAME)];
         if part.hashes.len() < SUBJECTS {
+            part.tags.push(hash as u32);
             part.hashes.push(hash);
             part.counts.push(1);
-            part.names.push(name);
+            part.names.push(name.to_vec());
             return;
         }
-        let least = part.counts.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(at, _)| at);
+        let least = part.least();
+        part.tags[least] = hash as u32;
         part.hashes[least] = hash;
         part.counts[least] += 1;
-        part.names[least] = name;
+        // The name's memory is used again.
+        name.clone_into(&mut part.names[least]);
     }
 
     /// The subjects refused most, with their counts.
     pub(super) fn top(&self, count: usize) -> Vec<(Box<[u8]>, u64)> {
-        let mut all = Vec::new();
+        let mut all: Vec<(Box<[u8]>, u64)> = Vec::new();
         for part in &self.0 {
             let part = part.lock();
-            all.extend(part.names.iter().cloned().zip(part.counts.iter().copied()));
+            let names = part.names.iter().map(|name| name.as_slice().into());
+            all.extend(names.zip(part.counts.iter().copied()));
         }
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(count);

@@ -16,6 +16,8 @@ pub struct RateLimits {
     /// Locked after shards, if both are.
     policies: RwLock<HashMap<String, ActivePolicy>>,
     refusals: Refusals,
+    /// Calls that upstream was to decide on and did not.
+    undecided: AtomicU64,
 }
 
 /// A policy in force.
@@ -85,6 +87,16 @@ impl RateLimits {
         self.refusals.note(subject);
     }
 
+    /// Counts a call that upstream was to decide on and did not.
+    pub fn note_undecided(&self) {
+        self.undecided.fetch_add(1, Relaxed);
+    }
+
+    /// Calls that upstream was to decide on and did not.
+    pub fn undecided(&self) -> u64 {
+        self.undecided.load(Relaxed)
+    }
+
     /// The subjects refused most, with counts that are never too low.
     pub fn most_refused(&self, count: usize) -> Vec<(Box<[u8]>, u64)> {
         self.refusals.top(count)
@@ -93,6 +105,7 @@ impl RateLimits {
     /// Counts from nothing again.
     pub fn reset_counts(&self) {
         self.refusals.clear();
+        self.undecided.store(0, Relaxed);
         for active in self.policies.read().values() {
             active.counts.admitted.store(0, Relaxed);
             active.counts.refused.store(0, Relaxed);

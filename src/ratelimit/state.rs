@@ -42,7 +42,7 @@ pub struct Change {
 pub struct State<'a> {
     algorithm: Algorithm,
     newest: u64,
-    records: Records,
+    records: &'a [u8],
     ids: &'a [u8],
 }
 
@@ -55,6 +55,21 @@ struct Record {
 }
 
 type Records = SmallVec<[Record; 1]>;
+
+impl Record {
+    #[inline]
+    fn decode(bytes: &[u8; RECORD]) -> Self {
+        let number = |at| number(bytes, at).unwrap_or(0); // a record has all three
+        Self { window: number(0), first: number(8), second: number(16) }
+    }
+
+    #[inline]
+    fn encode(&self, bytes: &mut [u8; RECORD]) {
+        bytes[..8].copy_from_slice(&self.window.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.first.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.second.to_le_bytes());
+    }
+}
 
 const HEAD: usize = 10;
 const RECORD: usize = 24;
@@ -75,14 +90,14 @@ impl<'a> State<'a> {
         if rules == 0 || !ids.len().is_multiple_of(IDENTIFIER) {
             return None;
         }
-        let records = records
-            .chunks_exact(RECORD)
-            .map(|record| {
-                let (window, first, second) = (number(record, 0)?, number(record, 8)?, number(record, 16)?);
-                (window > 0).then_some(Record { window, first, second })
-            })
-            .collect::<Option<Records>>()?;
-        Some(Self { algorithm, newest, records, ids })
+        let state = Self { algorithm, newest, records, ids };
+        state.records().all(|record| record.window > 0).then_some(state)
+    }
+
+    #[inline]
+    fn records(&self) -> impl ExactSizeIterator<Item = Record> + use<'a> {
+        let (records, _) = self.records.as_chunks::<RECORD>();
+        records.iter().map(Record::decode)
     }
 
     /// Whose state it is.
@@ -93,8 +108,8 @@ impl<'a> State<'a> {
     /// The numbers of the rule at a place: those of its window, or what stood there when the rule was another.
     fn record(&self, place: usize, rules: &[Rule]) -> Option<Record> {
         let window = rules[place].window_us;
-        let same = self.records.iter().find(|record| record.window == window);
-        same.or_else(|| self.records.get(place).filter(|_| self.records.len() == rules.len())).copied()
+        let same = self.records().find(|record| record.window == window);
+        same.or_else(|| self.records().nth(place).filter(|_| self.records().len() == rules.len()))
     }
 
     /// Whether an identifier was admitted after a time.
@@ -109,7 +124,7 @@ impl<'a> State<'a> {
     pub fn refund(&self, now: u64, count: u64) -> (u64, Encoded) {
         let time = self.newest.max(now);
         let mut given = 0;
-        let mut records = self.records.clone();
+        let mut records: Records = self.records().collect();
         for record in &mut records {
             let back = if self.algorithm == Algorithm::Gcra {
                 let (idle, back) = gcra::refund(record.first, record.second, time, count);
@@ -143,7 +158,7 @@ pub fn decide(state: Option<&State<'_>>, algorithm: Algorithm, rules: &[Rule], c
         let (verdict, record, end) = if algorithm == Algorithm::Gcra {
             let idle = record.map_or(0, |record| record.first);
             let (verdict, idle) = gcra::decide(idle, rule, time, call.now, cost);
-            let record = Record { window: rule.window_us, first: idle, second: rule.interval_ns() };
+            let record = Record { window: rule.window_us, first: idle, second: rule.interval_ns };
             (verdict, record, idle.div_ceil(1000))
         } else {
             let counts = counts_of(record, rule.window_us, newest, time);
@@ -190,6 +205,7 @@ fn counts_of(record: Option<Record>, window: u64, newest: u64, time: u64) -> Cou
     Counts { current: counts.current.saturating_add(counts.previous), previous: 0 }
 }
 
+#[inline]
 fn encode(
     algorithm: Algorithm,
     newest: u64,
@@ -197,15 +213,33 @@ fn encode(
     ids: &[u8],
     added: Option<(u64, u64)>,
 ) -> Encoded {
+    const ROOM: usize = 64;
     let tag = if algorithm == Algorithm::Gcra { b'g' } else { b'c' };
-    let mut bytes = Encoded::from_elem(0, HEAD + records.len() * RECORD);
-    let (head, rest) = bytes.split_at_mut(HEAD);
+    let mut head = [0; HEAD];
     (head[0], head[1]) = (tag, records.len() as u8);
     head[2..].copy_from_slice(&newest.to_le_bytes());
-    for (place, record) in rest.chunks_exact_mut(RECORD).zip(records) {
-        place[..8].copy_from_slice(&record.window.to_le_bytes());
-        place[8..16].copy_from_slice(&record.first.to_le_bytes());
-        place[16..].copy_from_slice(&record.second.to_le_bytes());
+    let mut bytes = match records {
+        // The common case, without a call for each part.
+        [record] => {
+            let mut text = [0; ROOM];
+            text[..HEAD].copy_from_slice(&head);
+            if let Some(place) = text[HEAD..].first_chunk_mut() {
+                record.encode(place);
+            }
+            Encoded::from_buf_and_len(text, HEAD + RECORD)
+        }
+        _ => {
+            let mut bytes = Encoded::from_slice(&head);
+            for record in records {
+                let mut place = [0; RECORD];
+                record.encode(&mut place);
+                bytes.extend_from_slice(&place);
+            }
+            bytes
+        }
+    };
+    if ids.is_empty() && added.is_none() {
+        return bytes;
     }
     bytes.extend_from_slice(ids);
     if let Some((at, hash)) = added {
@@ -221,7 +255,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// A hash that is the same in every process, since states outlive theirs: FNV-1a, with its bits mixed.
-fn hash_of(id: &[u8]) -> u64 {
+pub(super) fn hash_of(id: &[u8]) -> u64 {
     let sum = id
         .iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));

@@ -82,7 +82,7 @@ fn model(subject: &Subject, rule: &Rule, now: u64, cost: u64) -> (bool, u64) {
         }
         Algorithm::Gcra => {
             // A bucket that leaks by one permit an interval, in nanoseconds of work.
-            let interval = rule.interval_ns();
+            let interval = rule.interval_ns;
             let mut level = 0u64;
             let mut last = 0;
             for (at, taken) in &subject.admitted {

@@ -284,14 +284,25 @@ impl Connection {
             .await
         };
         let read = unless_ended(read, &session.client, instance);
+        let pushed = async {
+            poll_fn(|_| if session.client.pushes.is_waiting() { Poll::Ready(()) } else { Poll::Pending })
+                .await;
+            session.client.pushes.take()
+        };
         let read = match &mut session.stream {
-            None => read.await?,
+            // Whoever pushes wakes this task.
+            None => tokio::select! {
+                biased;
+                read = read => read?,
+                message = pushed => return Ok(Heard::Message(message)),
+            },
             Some(messages) => tokio::select! {
                 biased;
                 read = read => read?,
                 message = messages.next() => {
                     return Ok(message.map_or(Heard::Nothing, |message| Heard::Message(message.to_vec())));
                 }
+                message = pushed => return Ok(Heard::Message(message)),
             },
         };
         self.bench.borrow().worker.counters.input_bytes.add(read as u64);
@@ -300,7 +311,15 @@ impl Connection {
 
     /// Sends what the socket did not take at once.
     async fn flush(&mut self) -> io::Result<()> {
-        let acknowledged = self.acknowledged().await;
+        let acknowledged = match &self.unacknowledged {
+            None => Ok(()),
+            // They were not tried before.
+            Some(_) => {
+                let acknowledged = self.acknowledged().await;
+                self.sent += send(&self.stream, &self.unsent[self.sent..])?;
+                acknowledged
+            }
+        };
         let mut over_since = None;
         while self.sent < self.unsent.len() {
             let waiting = self.unsent.len() - self.sent;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::config::Id;
-use crate::engine::Worker;
+use crate::engine::{Worker, give_leases_back};
 use crate::instance::Instance;
 use crate::tiers::local::{Effects, LockPlan, ShardHeld, View, memory};
 
@@ -36,6 +36,7 @@ pub async fn run(instance: &'static Instance) {
             instance.note_latency("expire-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         }
         give_back(instance);
+        tokio::spawn(give_leases_back(instance, false));
         instance.telemetry.peak_memory.fetch_max(memory::used() as u64, Relaxed);
         if growth_seen.is_none_or(|seen| now - seen >= GROWTH_EVERY) {
             observe_growth(instance);

@@ -68,6 +68,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         notify::tell("STOPPING=1");
         drop(listeners);
         stop(instance, workers, database);
+        crate::engine::give_leases_back(instance, true).await;
         anyhow::Ok(())
     })
 }

@@ -66,7 +66,7 @@ pub(super) async fn wait_end(
             () = timeout => WaitEnd::TimedOut,
         }
     };
-    unless_gone(stream, input, client, || instance.is_stopping(), end).await.unwrap_or(WaitEnd::Gone)
+    unless_gone(stream, input, client, true, || instance.is_stopping(), end).await.unwrap_or(WaitEnd::Gone)
 }
 
 /// How a wait for another tier ends; `None` if the client is gone before.
@@ -79,7 +79,8 @@ pub(super) async fn pending_end(
 ) -> Option<Finished> {
     let is_bounded = pending.is_bounded();
     let gives_up = || instance.is_stopping() && !is_bounded;
-    unless_gone(stream, input, client, gives_up, pending.finished()).await
+    // Messages wait for the replies.
+    unless_gone(stream, input, client, false, gives_up, pending.finished()).await
 }
 
 /// The end of `wait`, unless the client is gone before. Requests that come meanwhile are kept, up to a bound.
@@ -87,6 +88,7 @@ async fn unless_gone<T>(
     stream: &mut Stream,
     input: &mut Vec<u8>,
     client: &Client,
+    is_told: bool,
     gives_up: impl Fn() -> bool,
     wait: impl Future<Output = T>,
 ) -> Option<T> {
@@ -99,6 +101,9 @@ async fn unless_gone<T>(
                 if client.is_killed() || gives_up() {
                     return None;
                 }
+                if is_told && client.pushes.is_waiting() && send_all(stream, &client.pushes.take()).await.is_err() {
+                    return None;
+                }
             }
             read = read_ahead(stream, input), if input.len() < MAX_PENDING_WHILE_BLOCKED => {
                 if !matches!(read, Ok(1..)) {
@@ -107,6 +112,21 @@ async fn unless_gone<T>(
             }
         }
     }
+}
+
+/// Sends messages to a client that waits, and so has all its replies.
+async fn send_all(stream: &Stream, bytes: &[u8]) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        stream.writable().await?;
+        match stream.try_write(&bytes[sent..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Reads what a waiting client sends ahead.

@@ -9,6 +9,8 @@ pub enum Part {
     Member(u64),
     /// The log of a rate limiter.
     Log,
+    /// Where in that log permits come and go.
+    LogEnds,
 }
 
 /// Starts the cache line at `address` on its way; does nothing on processors other than x86-64.

@@ -33,4 +33,6 @@ mod scripts;
 mod shutdown;
 mod store;
 mod table;
+mod tracking;
 mod upstream;
+mod workshop;

@@ -240,7 +240,7 @@ async fn documents(store: &dyn Store) {
 }
 
 async fn default_table(store: &dyn Store) {
-    let dump = |expires_ms| RowState::Dump { kind: "list".to_owned(), payload: vec![1, 0, 255], expires_ms };
+    let dump = |expires_ms| RowState::Dump { kind: "list".into(), payload: vec![1, 0, 255], expires_ms };
     put(store, ANY, "any:\u{1}", 400, dump(Some(1_900_000_000_123))).await;
     assert_eq!(row(store, ANY, "any:\u{1}").await, Some((dump(Some(1_900_000_000_123)), 400)));
     put(store, ANY, "any:\u{1}", 401, dump(None)).await;

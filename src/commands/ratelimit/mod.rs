@@ -4,7 +4,10 @@
 //! admitted too.
 
 mod apply;
+mod asked;
 mod request;
+
+pub use asked::{Asked, What, asked};
 
 use apply::{peek, refund, reset, take, take_all};
 use request::Request;
@@ -20,18 +23,20 @@ use crate::tiers::local::View;
 
 const CHANGE: &[KeySpec] = &[key_at(1, RW | ACCESS | UPDATE)];
 
-/// Limits of one `RATELIMIT.MULTI`.
-const MAX_LIMITS: i64 = 128;
-
 /// The rows.
 pub const COMMANDS: &[CommandSpec] = &[
-    CommandSpec::limit("ratelimit.take", AtLeast(4), ratelimit_take).write().fast().keys(CHANGE).doc(
-        "Takes permits of a limit, or is refused.",
-        "7.2.0",
-        "O(1); with ID and the algorithm counter or gcra, O(N) in the identifiers of the window",
-        "key limit:integer window-ms:integer [COST cost:integer] \
+    CommandSpec::limit("ratelimit.take", AtLeast(4), ratelimit_take)
+        .write()
+        .fast()
+        .keys(CHANGE)
+        .reads_log()
+        .doc(
+            "Takes permits of a limit, or is refused.",
+            "7.2.0",
+            "O(1); with ID and the algorithm counter or gcra, O(N) in the identifiers of the window",
+            "key limit:integer window-ms:integer [COST cost:integer] \
             [ALGORITHM algorithm<LOG | COUNTER | GCRA>] [BURST burst:integer] [ID id]",
-    ),
+        ),
     CommandSpec::limit("ratelimit.multi", AtLeast(5), ratelimit_multi)
         .write()
         .fast()
@@ -138,16 +143,7 @@ fn ratelimit_multi(
     args: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> CommandResult {
-    let count = integer_in(args.at(1), 1..=MAX_LIMITS, "ERR numkeys must be between 1 and 128")? as usize;
-    if args.len() < 2 + count * 3 {
-        return Err(ReplyError::SYNTAX);
-    }
-    let mut limits = Vec::with_capacity(count);
-    for at in (2..2 + count * 3).step_by(3) {
-        let rule = request::rule(args.at(at + 1), args.at(at + 2), Algorithm::Log, None)?;
-        limits.push((args.at(at), rule));
-    }
-    let cost = request::cost_alone(args, 2 + count * 3)?;
+    let (limits, cost) = request::multi(args)?;
     let (refusing, verdict) = take_all(view, &limits, limiter.now_us, cost)?;
     if verdict.limited {
         limiter.limits.note_refusal(limits[refusing].0);
@@ -172,8 +168,7 @@ fn ratelimit_check(
         active.note(verdict.limited);
         Ok::<_, ReplyError>(verdict)
     });
-    let unknown = || ReplyError::showing("ERR no such rate limit policy '", args.at(1), "'");
-    let verdict = checked.ok_or_else(unknown)??;
+    let verdict = checked.ok_or_else(|| request::unknown_policy(args.at(1)))??;
     if verdict.limited {
         limiter.limits.note_refusal(&key);
     }
@@ -242,14 +237,7 @@ fn cl_throttle(
     args: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> CommandResult {
-    if args.len() > 6 {
-        return Err(ReplyError::wrong_arity("cl.throttle"));
-    }
-    let (burst, count, period) = (positive(args.at(2))?, positive(args.at(3))?, positive(args.at(4))?);
-    let cost = args.get(5).map_or(Ok(1), positive)? as u64;
-    let window_ms = (period as u64).saturating_mul(1000);
-    let rule = Rule::new(Algorithm::Gcra, count as u64, window_ms, Some(burst as u64));
-    let rule = rule.map_err(|error| request::refused(&error))?;
+    let (rule, cost) = request::throttle(args)?;
     let call = Call { now: limiter.now_us, cost, id: None };
     let verdict = take(view, args.at(1), Algorithm::Gcra, &[rule], &call)?;
     if verdict.limited {

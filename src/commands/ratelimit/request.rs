@@ -1,10 +1,15 @@
 //! What a call asks for: the arguments that these commands share.
 
-use super::super::arguments::Options;
+use super::super::arguments::{Options, positive};
 use super::{Algorithm, Args, Limiter, ReplyError, Rule, integer, integer_in};
 use crate::config::RuleError;
 use crate::ratelimit::Call;
 
+/// Limits with their keys.
+pub(super) type KeyedRules<'a> = Vec<(&'a [u8], Rule)>;
+
+/// Limits of one `RATELIMIT.MULTI`.
+const MAX_LIMITS: i64 = 128;
 /// A longer identifier is refused.
 const MAX_ID: usize = 1024;
 
@@ -12,8 +17,8 @@ const MAX_ID: usize = 1024;
 pub(super) struct Request<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) rule: Rule,
-    cost: u64,
-    id: Option<&'a [u8]>,
+    pub(super) cost: u64,
+    pub(super) id: Option<&'a [u8]>,
 }
 
 impl<'a> Request<'a> {
@@ -56,6 +61,36 @@ pub(super) fn rule(
     // What is negative is out of bounds as 0 is.
     let number = |argument| integer(argument).map(|value| u64::try_from(value).unwrap_or(0));
     Rule::new(algorithm, number(limit)?, number(window_ms)?, burst).map_err(|error| refused(&error))
+}
+
+/// Reads `numkeys key limit window-ms ... [COST n]`: the limits with their keys, and the cost.
+pub(super) fn multi(args: Args<'_>) -> Result<(KeyedRules<'_>, u64), ReplyError> {
+    let count = integer_in(args.at(1), 1..=MAX_LIMITS, "ERR numkeys must be between 1 and 128")? as usize;
+    if args.len() < 2 + count * 3 {
+        return Err(ReplyError::SYNTAX);
+    }
+    let mut limits = Vec::with_capacity(count);
+    for at in (2..2 + count * 3).step_by(3) {
+        limits.push((args.at(at), rule(args.at(at + 1), args.at(at + 2), Algorithm::Log, None)?));
+    }
+    Ok((limits, cost_alone(args, 2 + count * 3)?))
+}
+
+/// Reads `key max-burst count period [quantity]`: the limit and the cost.
+pub(super) fn throttle(args: Args<'_>) -> Result<(Rule, u64), ReplyError> {
+    if args.len() > 6 {
+        return Err(ReplyError::wrong_arity("cl.throttle"));
+    }
+    let (burst, count, period) = (positive(args.at(2))?, positive(args.at(3))?, positive(args.at(4))?);
+    let cost = args.get(5).map_or(Ok(1), positive)? as u64;
+    let window_ms = (period as u64).saturating_mul(1000);
+    let rule = Rule::new(Algorithm::Gcra, count as u64, window_ms, Some(burst as u64));
+    Ok((rule.map_err(|error| refused(&error))?, cost))
+}
+
+/// The error reply for a policy that is not there.
+pub(super) fn unknown_policy(name: &[u8]) -> ReplyError {
+    ReplyError::showing("ERR no such rate limit policy '", name, "'")
 }
 
 /// The error reply for a rule that is out of bounds.

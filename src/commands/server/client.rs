@@ -7,7 +7,7 @@ use super::super::connection::check_name;
 use super::super::spec::Arity::{AtLeast, Exactly};
 use super::super::spec::{CommandSpec, Context, Group, category, flag};
 use super::super::wrong_subcommand;
-use super::{client_list, shown};
+use super::{client_list, shown, tracking};
 use crate::clients::ReplyMode;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::WaiterOutcome;
@@ -96,18 +96,28 @@ pub(super) const CLIENT: &[CommandSpec] = &[
         .with(PLAIN | flag::ADMIN)
         .categories(category::DANGEROUS)
         .doc("Lets commands that are held back go on.", "6.2.0", "O(N) in the number of clients", ""),
-    CommandSpec::session("getredir", Group::Connection, Exactly(2), getredir).with(PLAIN).doc(
+    CommandSpec::session("getredir", Group::Connection, Exactly(2), tracking::getredir).with(PLAIN).doc(
         "Returns the connection that invalidations go to.",
         "6.0.0",
         "O(1)",
         "",
     ),
-    CommandSpec::session("trackinginfo", Group::Connection, Exactly(2), trackinginfo).with(PLAIN).doc(
-        "Describes the tracking of keys.",
-        "6.2.0",
-        "O(1)",
-        "",
+    CommandSpec::session("tracking", Group::Connection, AtLeast(3), tracking::tracking).with(PLAIN).doc(
+        "Has the connection told when a key that it read has changed.",
+        "6.0.0",
+        "O(1); with PREFIX, O(N) in the number of prefixes",
+        "status<ON | OFF> [REDIRECT client-id:integer] [PREFIX prefix...+] [BCAST] [OPTIN] \
+            [OPTOUT] [NOLOOP]",
     ),
+    CommandSpec::session("caching", Group::Connection, Exactly(3), tracking::caching).with(PLAIN).doc(
+        "Says whether the keys of the next command are of interest.",
+        "6.0.0",
+        "O(1)",
+        "mode<YES | NO>",
+    ),
+    CommandSpec::session("trackinginfo", Group::Connection, Exactly(2), tracking::trackinginfo)
+        .with(PLAIN)
+        .doc("Describes the tracking of keys.", "6.2.0", "O(1)", ""),
     CommandSpec::session("help", Group::Connection, Exactly(2), help).with(super::ALWAYS).doc(
         "Lists the subcommands.",
         "5.0.0",
@@ -180,23 +190,6 @@ fn pause(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
 fn unpause(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     context.instance.pause.end();
     reply.ok();
-    Ok(())
-}
-
-fn getredir(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    reply.integer(-1);
-    Ok(())
-}
-
-fn trackinginfo(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    reply.map(3);
-    reply.bulk(b"flags");
-    reply.set(1);
-    reply.bulk(b"off");
-    reply.bulk(b"redirect");
-    reply.integer(-1);
-    reply.bulk(b"prefixes");
-    reply.array(0);
     Ok(())
 }
 
@@ -294,6 +287,10 @@ fn help(_: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandR
             "    Let the commands that are held back go on.",
             "GETREDIR",
             "    Return the connection that invalidations go to.",
+            "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]] [OPTIN] [OPTOUT] [NOLOOP]",
+            "    Say whether this connection is told when a key that it read has changed.",
+            "CACHING (YES|NO)",
+            "    Say whether the keys of the next command are of interest.",
             "TRACKINGINFO",
             "    Describe the tracking of keys for this connection.",
             "REPLY (ON|OFF|SKIP)",

@@ -1,17 +1,18 @@
 //! `CLIENT LIST`, `INFO` and `KILL`: connections described, and those that options fit closed.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::arguments::{Options, integer};
 use super::super::spec::Context;
 use super::super::table::COMMANDS;
 use super::shown;
-use crate::clients::Client;
+use crate::clients::{Client, Tracker};
 use crate::clock;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 
 /// One connection as `CLIENT LIST` shows it.
-fn describe(client: &Client, now_ms: u64) -> String {
+fn describe(client: &Client, tracker: Option<&Tracker>, now_ms: u64) -> String {
     let names = client.names.lock().clone();
     let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
     let queued = client.queued.load(Relaxed);
@@ -21,6 +22,9 @@ fn describe(client: &Client, now_ms: u64) -> String {
     for (set, letter) in [
         (queued > 0, 'x'),
         (client.blocked.lock().is_some(), 'b'),
+        (tracker.is_some(), 't'),
+        (tracker.is_some_and(|tracker| tracker.is_broken.load(Relaxed)), 'R'),
+        (tracker.is_some_and(|tracker| tracker.options.broadcast), 'B'),
         (client.is_unix, 'U'),
         (client.no_evict.load(Relaxed), 'e'),
         (client.no_touch.load(Relaxed), 'T'),
@@ -35,7 +39,7 @@ fn describe(client: &Client, now_ms: u64) -> String {
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
          qbuf={query} qbuf-free=0 argv-mem=0 multi-mem={transaction} rbs=0 rbp=0 obl=0 oll=0 omem={output} \
-         tot-mem={} events=r cmd={command} user={} redir=-1 resp={} lib-name={} lib-ver={}",
+         tot-mem={} events=r cmd={command} user={} redir={} resp={} lib-name={} lib-ver={}",
         client.id,
         client.address,
         client.local_address,
@@ -48,6 +52,7 @@ fn describe(client: &Client, now_ms: u64) -> String {
         client.watching.load(Relaxed),
         super::memory_stats::client_memory(client),
         names.user,
+        tracker.map_or(-1, |tracker| tracker.options.redirect as i64),
         if client.resp3.load(Relaxed) { 3 } else { 2 },
         names.library,
         names.library_version,
@@ -55,7 +60,8 @@ fn describe(client: &Client, now_ms: u64) -> String {
 }
 
 pub(super) fn info(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let text = describe(&context.session.client, clock::wall_ms()) + "\n";
+    let tracker = context.session.tracking.as_deref();
+    let text = describe(&context.session.client, tracker, clock::wall_ms()) + "\n";
     reply.verbatim("txt", text.as_bytes());
     Ok(())
 }
@@ -75,7 +81,9 @@ pub(super) fn list(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Re
         return Err(ReplyError::SYNTAX);
     }
     let now_ms = clock::wall_ms();
-    let text: String = clients.iter().map(|client| describe(client, now_ms) + "\n").collect();
+    let tracking = &context.instance.clients.tracking;
+    let line = |client: &Arc<Client>| describe(client, tracking.tracker(client.id).as_deref(), now_ms) + "\n";
+    let text: String = clients.iter().map(line).collect();
     reply.verbatim("txt", text.as_bytes());
     Ok(())
 }

@@ -123,7 +123,7 @@ fn clients(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "client_recent_max_input_buffer", largest(|client| client.query_buffer.load(Relaxed)));
     line(text, "client_recent_max_output_buffer", largest(|client| client.output_buffer.load(Relaxed)));
     line(text, "blocked_clients", instance.clients.blocked());
-    line(text, "tracking_clients", 0);
+    line(text, "tracking_clients", instance.clients.tracking.figures().0);
     line(text, "clients_in_timeout_table", 0);
 }
 
@@ -240,6 +240,10 @@ fn stats(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "evicted_keys", counters.evicted);
     line(text, "keyspace_hits", counters.hits);
     line(text, "keyspace_misses", counters.misses);
+    let (_, keys, items, prefixes) = context.instance.clients.tracking.figures();
+    line(text, "tracking_total_keys", keys);
+    line(text, "tracking_total_items", items);
+    line(text, "tracking_total_prefixes", prefixes);
     for absent in [
         "evicted_clients",
         "sync_full",
@@ -343,6 +347,10 @@ fn latency_stats(context: &mut Context<'_, '_>, text: &mut String) {
 
 fn rate_limits(context: &mut Context<'_, '_>, text: &mut String) {
     let counts: Vec<_> = context.instance.limits.counts().collect();
+    let instance = context.instance;
+    let scope = instance.config.sharing.scope(instance.upstream.is_some());
+    line(text, "ratelimit_scope", scope.name());
+    line(text, "ratelimit_undecided", instance.limits.undecided());
     line(text, "ratelimit_policies", counts.len());
     for (name, admitted, refused) in counts {
         line(text, &format!("policy_{name}"), format!("admitted={admitted},refused={refused}"));

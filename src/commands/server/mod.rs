@@ -13,6 +13,7 @@ mod memory;
 mod memory_doctor;
 mod memory_stats;
 mod slow_log;
+mod tracking;
 
 use super::routing::Route;
 use super::spec::Arity::{AtLeast, Exactly};

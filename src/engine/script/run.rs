@@ -28,7 +28,7 @@ const STACK_SIZE: usize = 2 * 1024 * 1024;
 struct Ended {
     /// Gone after a panic: nobody knows in what state the machine is.
     lua: Option<Box<Lua>>,
-    effects: Effects,
+    effects: Box<Effects>,
     result: Result<Encoded, RunError>,
 }
 
@@ -119,6 +119,7 @@ impl Worker {
     /// Makes the coroutine of a run; it has not begun.
     fn start(&mut self, task: Task, session: &Session, args: Args<'_>, stack: DefaultStack) -> Run {
         let (client, now_ms, now_us) = (session.client.clone(), self.now_ms(), self.now_us());
+        let (tracking, caching) = (session.tracking.clone(), session.caching);
         let no_touch = client.no_touch.load(std::sync::atomic::Ordering::Relaxed);
         let keyspace = &self.instance.keyspace;
         // SAFETY: only the lifetime changes. The arguments are looked at before the run is first set aside, and not
@@ -126,8 +127,9 @@ impl Worker {
         let args = unsafe { std::mem::transmute::<Args<'_>, Args<'static>>(args) };
         Coroutine::with_stack(stack, move |yielder: &Yielder<WorkerPointer, ()>, worker: WorkerPointer| {
             let Task { mut lua, prepared, protocol, db, begin } = task;
-            let mut effects = Effects::default();
+            let mut effects = Box::<Effects>::default();
             lua.session.client = client;
+            (lua.session.tracking, lua.session.caching) = (tracking, caching);
             let caught = catch_unwind(AssertUnwindSafe(|| {
                 let Some(mut view) = View::acquire(keyspace, &prepared.locks, db, now_ms, &mut effects)
                 else {
@@ -222,7 +224,7 @@ impl Worker {
         }
         let begins = out.len();
         if !effects.is_empty() {
-            self.effects = effects;
+            self.effects = Some(effects);
             self.settle();
         }
         self.write_result(result, command, protocol, out);
@@ -295,6 +297,7 @@ impl Worker {
                 }
                 Ok(Plan::Run(prepared)) => {
                     lua.session.client = session.client.clone();
+                    (lua.session.tracking, lua.session.caching) = (session.tracking.clone(), session.caching);
                     let now_us = self.now_us();
                     let worker = WorkerPointer(self);
                     let caught = catch_unwind(AssertUnwindSafe(|| {

@@ -17,6 +17,9 @@ use super::rules::Rules;
 use super::store::{Batch, RowChange, RowState};
 use crate::clock;
 
+/// Changes beyond this many bytes are left for the next batch: what a connection buffers it keeps.
+const MOST_BYTES: usize = 4 << 20;
+
 struct Record {
     sequences: SmallVec<[u64; 2]>,
     changes: Vec<RowChange>,
@@ -209,13 +212,14 @@ impl Backlog {
     /// Takes the front of a line, and with it of those lines that its transactions stand in too.
     fn take_from(&mut self, first: usize, most: usize) -> Option<Taken> {
         let mut lines = vec![(first, 0)];
-        let (mut slots, mut count) = (Vec::new(), 0);
+        let (mut slots, mut count, mut bytes) = (Vec::new(), 0, 0);
         // The record that is next in the order of all these lines.
         while let Some(slot) =
             lines.iter().filter_map(|(line, taken)| self.lines[*line].queue.get(*taken)).min().copied()
         {
             let record = self.records.get(&slot)?;
-            if count > 0 && count + record.changes.len() > most {
+            let size: usize = record.changes.iter().map(|change| change.state.bytes()).sum();
+            if count > 0 && (count + record.changes.len() > most || bytes + size > MOST_BYTES) {
                 break;
             }
             let others = record.lines.iter().filter(|line| !lines.iter().any(|(known, _)| known == *line));
@@ -232,6 +236,7 @@ impl Backlog {
                 *taken += usize::from(record.lines.contains(line));
             }
             count += record.changes.len();
+            bytes += size;
             slots.push(slot);
         }
         lines.retain(|(_, taken)| *taken > 0);
@@ -366,6 +371,21 @@ mod tests {
         let (taken, slots) = take(&mut backlog, 2).unwrap();
         assert_eq!(taken, [2, 3, 2]);
         assert_eq!(backlog.finish(&slots, |_| ()), [2, 3]);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_bytes_but_takes_one_record_whatever_its_size() {
+        let mut backlog = Backlog::with_lines(vec![0]);
+        for (version, bytes) in [(1, MOST_BYTES * 2), (2, MOST_BYTES / 2), (3, MOST_BYTES / 2), (4, 1)] {
+            let state = RowState::Value(vec![0; bytes]);
+            let change = RowChange { rule: 0, key: vec![version as u8].into(), version, state };
+            backlog.push(version as u64, vec![change], 9);
+        }
+        for expected in [vec![1], vec![2, 3], vec![4]] {
+            let (taken, slots) = take(&mut backlog, 100).unwrap();
+            assert_eq!(taken, expected);
+            backlog.finish(&slots, |_| ());
+        }
     }
 
     #[test]

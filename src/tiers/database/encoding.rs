@@ -28,11 +28,17 @@ pub enum Unreadable {
 
 /// Writes the changes; their versions are the record's sequence.
 pub fn encode(rules: &Rules, changes: &[RowChange]) -> Vec<u8> {
-    let mut out = vec![VERSION];
+    /// What a change takes beside its strings, and more.
+    const OVERHEAD: usize = 48;
+    let pattern = |change: &RowChange| rules.get(change.rule).map_or("", |rule| rule.pattern.text());
+    let size =
+        |change: &RowChange| pattern(change).len() + change.key.len() + change.state.bytes() + OVERHEAD;
+    let mut out = Vec::with_capacity(OVERHEAD + changes.iter().map(size).sum::<usize>());
+    out.push(VERSION);
     number(&mut out, changes.len());
     for change in changes {
         let rule = rules.get(change.rule);
-        string(&mut out, rule.map_or("", |rule| rule.pattern.text()).as_bytes());
+        string(&mut out, pattern(change).as_bytes());
         string(&mut out, &change.key);
         match &change.state {
             RowState::Absent => out.push(0),
@@ -192,7 +198,7 @@ impl<'a> Reader<'a> {
             0 => RawState::Known(RowState::Absent),
             1 => RawState::Known(RowState::Value(self.string()?.to_vec())),
             2 => {
-                let (kind, payload) = (self.text()?, self.string()?.to_vec());
+                let (kind, payload) = (self.text()?.into(), self.string()?.to_vec());
                 let deadline = self.take(8)?.try_into().map_err(|_| Unreadable::Format)?;
                 let expires_ms = Some(u64::from_le_bytes(deadline)).filter(|deadline| *deadline > 0);
                 RawState::Known(RowState::Dump { kind, payload, expires_ms })

@@ -37,7 +37,7 @@ pub fn state_of(rule: &Rule, value: ValueRef<'_>, deadline: Option<u64>) -> RowS
             });
             // The deadline of a row that is cached for a time says nothing of the row.
             let expires_ms = deadline.filter(|_| rule.ttl.is_none());
-            RowState::Dump { kind: value.type_name().to_owned(), payload, expires_ms }
+            RowState::Dump { kind: value.type_name().into(), payload, expires_ms }
         }
     }
 }

@@ -61,7 +61,7 @@ fn read(rule: &Rule, value: &Map<String, Value>) -> Option<RowState> {
             Some(RowState::Document { members: pairs(value.get("members")?)?, whole: whole? })
         }
         None => Some(RowState::Dump {
-            kind: value.get("kind")?.as_str()?.to_owned(),
+            kind: value.get("kind")?.as_str()?.to_owned().into(),
             payload: bytes(value.get("dump")?)?,
             expires_ms: value.get("expires_ms")?.as_u64(),
         }),

@@ -109,7 +109,7 @@ impl View<'_> {
         let (result, changed, deadline) = change(collection);
         let is_empty = collection.elements() == 0;
         if deadline.is_some() {
-            let had = entry.deadline().is_some();
+            let had = entry.deadline();
             entry.set_deadline(deadline);
             self.database(hash).deadline_changed(hash, had, deadline);
         }
@@ -194,7 +194,7 @@ impl View<'_> {
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<u64>, event: Event) -> bool {
         let hash = self.hash(key);
         let Some(entry) = self.live(hash, key) else { return false };
-        let had = entry.deadline().is_some();
+        let had = entry.deadline();
         entry.set_deadline(deadline);
         self.database(hash).deadline_changed(hash, had, deadline);
         self.record(hash, key, event);

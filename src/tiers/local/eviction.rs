@@ -150,6 +150,7 @@ impl Keyspace {
         let Some(entry) = shard.databases[db].remove(hash, &key) else { return false };
         shard.counters.evicted += 1;
         drop(entry);
+        self.tell_listener(&key, true);
         if let Some(observers) = &shard.observers
             && observers.changed(db, &key)
         {

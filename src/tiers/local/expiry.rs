@@ -35,6 +35,7 @@ impl Keyspace {
                     if let Some(mirror) = mirror {
                         mirror.gone(key);
                     }
+                    self.tell_listener(key, true);
                     if observers.as_ref().is_some_and(|observers| observers.changed(db, key)) {
                         effects.ready.push((db, key.into()));
                     }

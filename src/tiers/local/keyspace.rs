@@ -8,6 +8,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::eviction::EvictionState;
+use super::listener::Listener;
 use super::mirror::Mirror;
 use super::shard::{Shard, ShardCounters};
 use crate::config::Settings;
@@ -28,6 +29,9 @@ pub struct Keyspace {
     pub(super) eviction: EvictionState,
     /// The tier that is told of changes, if there is one.
     pub(super) mirror: OnceLock<&'static dyn Mirror>,
+    /// Who is told of changes while anybody wants to hear of them.
+    pub(super) listener: OnceLock<&'static dyn Listener>,
+    pub(super) listening: AtomicUsize,
 }
 
 /// Sums over all shards.
@@ -38,7 +42,9 @@ impl Keyspace {
     pub fn new(databases: usize, settings: Arc<Settings>) -> Self {
         let shards = (0..SHARDS).map(|_| CachePadded::new(Mutex::new(Shard::new(databases)))).collect();
         let (holders, mirror) = (AtomicUsize::new(0), OnceLock::new());
-        Self { shards, databases, settings, holders, eviction: EvictionState::default(), mirror }
+        let (listener, listening, eviction) =
+            (OnceLock::new(), AtomicUsize::new(0), EvictionState::default());
+        Self { shards, databases, settings, holders, eviction, mirror, listener, listening }
     }
 
     /// How many databases there are.

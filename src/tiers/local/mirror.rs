@@ -177,6 +177,8 @@ impl View<'_> {
     /// Drops a key from the cache because another tier has a newer value: watchers are told, that tier is not.
     pub fn forget(&mut self, key: &[u8]) {
         let hash = hash_bytes(key);
+        // Who has read that it is absent may be wrong, too.
+        self.keyspace.tell_listener(key, true);
         if self.live(hash, key).is_some() {
             self.remove(hash, key);
             self.tell_observers(hash, key);

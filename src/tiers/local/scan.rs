@@ -143,11 +143,21 @@ impl View<'_> {
             .sum()
     }
 
-    /// Removes every key of the database; its memory is freed when the locks are released, by another thread if
+    /// Removes every key of these databases; their memory is freed when the locks are released, by another thread if
     /// `lazily`.
-    pub fn flush(&mut self, lazily: bool) -> usize {
+    pub fn flush(&mut self, databases: std::ops::Range<usize>, lazily: bool) {
         let db = self.db();
-        let mut removed = 0;
+        for emptied in databases {
+            self.select(emptied);
+            self.flush_database();
+        }
+        self.select(db);
+        self.effects.frees_tables_now |= !lazily;
+        self.keyspace.tell_flushed();
+    }
+
+    fn flush_database(&mut self) {
+        let db = self.db();
         for index in 0..self.keyspace.shards() {
             let mut ready = Vec::new();
             let table: Table<Entry> = self.with_shard(index, |shard| {
@@ -163,14 +173,11 @@ impl View<'_> {
                 shard.counters.changes += keys.len() as u64;
                 keys
             });
-            removed += table.len();
             self.effects.ready.append(&mut ready);
             if !table.is_empty() {
                 self.effects.tables.push(table);
             }
         }
-        self.effects.frees_tables_now |= !lazily;
-        removed
     }
 
     /// Exchanges the contents of two databases; all shards must be locked.
@@ -194,5 +201,6 @@ impl View<'_> {
             });
             self.effects.ready.append(&mut ready);
         }
+        self.keyspace.tell_flushed();
     }
 }

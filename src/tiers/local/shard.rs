@@ -85,14 +85,17 @@ impl Database {
         Some(entry)
     }
 
-    /// Notes that an entry that had a deadline, or not, has this one now.
+    /// Notes that an entry that had this deadline, or none, has that one now.
     #[inline]
-    pub(super) fn deadline_changed(&mut self, hash: u64, had: bool, deadline: Option<u64>) {
-        if let Some(deadline) = deadline {
-            self.volatile += usize::from(!had);
-            self.keys.note_deadline(hash, deadline);
-        } else {
-            self.volatile -= usize::from(had);
+    pub(super) fn deadline_changed(&mut self, hash: u64, had: Option<u64>, deadline: Option<u64>) {
+        match (had, deadline) {
+            // What the table knows is a lower bound, which a later deadline leaves true.
+            (Some(had), Some(deadline)) if deadline >= had => {}
+            (had, Some(deadline)) => {
+                self.volatile += usize::from(had.is_none());
+                self.keys.note_deadline(hash, deadline);
+            }
+            (had, None) => self.volatile -= usize::from(had.is_some()),
         }
     }
 

@@ -47,9 +47,9 @@ impl View<'_> {
             Expiry::At(deadline) => Some(deadline),
         };
         super::eviction::touch(entry, settings, now_ms);
-        let had = entry.deadline().is_some();
+        let had = entry.deadline();
         let replaced = entry.set_string(value, deadline);
-        if had || deadline.is_some() {
+        if had.is_some() || deadline.is_some() {
             self.database(hash).deadline_changed(hash, had, deadline);
         }
         if let Some(value) = replaced

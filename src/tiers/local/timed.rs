@@ -41,7 +41,7 @@ impl View<'_> {
             let deadline = deadline.or(had);
             let replaced = entry.set_string(bytes.as_ref(), deadline);
             if deadline.is_some() {
-                self.database(hash).deadline_changed(hash, had.is_some(), deadline);
+                self.database(hash).deadline_changed(hash, had, deadline);
             }
             self.effects.garbage.extend(replaced.filter(Value::is_expensive_to_free));
             self.record(hash, key, event);

@@ -5,12 +5,10 @@
 
 use std::ptr::NonNull;
 
-use parking_lot::MutexGuard;
-use smallvec::SmallVec;
-
 use super::effects::{Effects, Event};
 use super::entry::Entry;
 use super::keyspace::Keyspace;
+use super::locks::{LockPlan, Locks};
 use super::mirror::Follow;
 use super::shard::{Database, Shard};
 use super::trial::Trial;
@@ -18,24 +16,6 @@ use super::value::{Stored, ValueRef};
 use crate::config::Settings;
 use crate::protocol::ReplyError;
 use crate::types::hasher::hash_bytes;
-
-/// What to lock before a command runs.
-#[derive(Debug, Clone)]
-pub enum LockPlan {
-    /// Nothing: the command visits shard after shard, locking each in turn.
-    Each,
-    /// The shards of these keys' hashes.
-    Keys(SmallVec<[u64; 4]>),
-    /// Every shard.
-    All,
-}
-
-enum Locks<'a> {
-    Each,
-    One(usize, MutexGuard<'a, Shard>),
-    Many(SmallVec<[(usize, MutexGuard<'a, Shard>); 4]>),
-    All(Vec<MutexGuard<'a, Shard>>),
-}
 
 /// Shards under lock, one database of them, and the time as of which a command runs.
 pub struct View<'a> {
@@ -90,11 +70,10 @@ impl<'a> View<'a> {
         now_ms: u64,
         effects: &'a mut Effects,
     ) -> Self {
-        let lock = |shard| Some(keyspace.lock(shard));
-        match Self::lock_plan(keyspace, plan, lock) {
-            Some(locks) => Self::of_locks(keyspace, (locks, plan), db, now_ms, effects, true),
-            None => unreachable!("a lock that waits does not give up"),
-        }
+        let mut view = Self::of_locks(keyspace, Locks::patiently(keyspace, plan), db, now_ms, effects);
+        view.is_patient = true;
+        view.prefetch(plan);
+        view
     }
 
     /// The same, unless a script holds one of the shards beyond its time. A visit to a shard unwinds with [`ShardHeld`]
@@ -106,92 +85,52 @@ impl<'a> View<'a> {
         now_ms: u64,
         effects: &'a mut Effects,
     ) -> Option<Self> {
-        let locks = Self::lock_plan(keyspace, plan, |shard| keyspace.lock_unless_held(shard))?;
-        Some(Self::of_locks(keyspace, (locks, plan), db, now_ms, effects, false))
+        let locks = Locks::unless_held(keyspace, plan)?;
+        let mut view = Self::of_locks(keyspace, locks, db, now_ms, effects);
+        view.prefetch(plan);
+        Some(view)
     }
 
-    fn of_locks(
-        keyspace: &'a Keyspace,
-        (locks, plan): (Locks<'a>, &LockPlan),
-        db: usize,
-        now_ms: u64,
-        effects: &'a mut Effects,
-        is_patient: bool,
-    ) -> Self {
-        let mut view = Self::with(keyspace, locks, db, now_ms, effects, (&[], 0));
-        view.is_patient = is_patient;
-        if let LockPlan::Keys(hashes) = plan
-            && hashes.len() > 1
-        {
-            view.prefetch(hashes);
-        }
-        view
-    }
-
-    #[inline]
-    fn with(
+    /// A view of what is locked.
+    #[inline(always)]
+    pub fn of_locks(
         keyspace: &'a Keyspace,
         locks: Locks<'a>,
         db: usize,
         now_ms: u64,
         effects: &'a mut Effects,
-        first: (&'a [u8], u64),
     ) -> Self {
-        let (touches, is_patient, follow) = (true, false, Follow::of(keyspace));
-        Self { keyspace, locks, db, now_ms, effects, first, touches, is_patient, follow }
+        let (first, touches, is_patient) = ((&[][..], 0), true, false);
+        Self {
+            keyspace,
+            locks,
+            db,
+            now_ms,
+            effects,
+            first,
+            touches,
+            is_patient,
+            follow: Follow::of(keyspace),
+        }
     }
 
-    fn lock_plan(
-        keyspace: &'a Keyspace,
-        plan: &LockPlan,
-        lock: impl FnMut(usize) -> Option<MutexGuard<'a, Shard>>,
-    ) -> Option<Locks<'a>> {
-        Some(match plan {
-            LockPlan::Each => Locks::Each,
-            LockPlan::Keys(hashes) => Self::lock_keys(hashes, lock)?,
-            LockPlan::All => Locks::All((0..keyspace.shards()).map(lock).collect::<Option<_>>()?),
-        })
+    /// Tells the view the hash of the command's only key.
+    #[inline]
+    pub fn set_first(&mut self, key: &'a [u8], hash: u64) {
+        self.first = (key, hash);
     }
 
     /// Brings locked keys into the cache together, rather than waiting for each in turn.
-    fn prefetch(&mut self, hashes: &[u64]) {
+    pub fn prefetch(&mut self, plan: &LockPlan) {
         // More than this would push out what came first.
         const AT_ONCE: usize = 64;
+        let LockPlan::Keys(hashes) = plan else { return };
+        if hashes.len() < 2 {
+            return;
+        }
         let hashes = &hashes[..hashes.len().min(AT_ONCE)];
         hashes.iter().for_each(|&hash| self.database(hash).keys.prefetch(hash));
         hashes.iter().for_each(|&hash| self.database(hash).keys.prefetch_element(hash));
-    }
-
-    /// Locks the shard of one key, unless a script holds it beyond its time: the common case.
-    #[inline]
-    pub fn of_key(
-        keyspace: &'a Keyspace,
-        key: &'a [u8],
-        hash: u64,
-        db: usize,
-        now_ms: u64,
-        effects: &'a mut Effects,
-    ) -> Option<Self> {
-        let shard = Keyspace::shard_of(hash);
-        let locks = Locks::One(shard, keyspace.lock_unless_held(shard)?);
-        Some(Self::with(keyspace, locks, db, now_ms, effects, (key, hash)))
-    }
-
-    fn lock_keys(
-        hashes: &[u64],
-        mut lock: impl FnMut(usize) -> Option<MutexGuard<'a, Shard>>,
-    ) -> Option<Locks<'a>> {
-        let mut shards: SmallVec<[usize; 16]> = hashes.iter().map(|&hash| Keyspace::shard_of(hash)).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        Some(match shards[..] {
-            [] => Locks::Each,
-            [shard] => Locks::One(shard, lock(shard)?),
-            _ => {
-                let lock = |&shard: &usize| lock(shard).map(|guard| (shard, guard));
-                Locks::Many(shards.iter().map(lock).collect::<Option<_>>()?)
-            }
-        })
     }
 
     /// The time as of which the command runs, in milliseconds since the Unix epoch.
@@ -228,20 +167,19 @@ impl<'a> View<'a> {
 
     /// Runs `visit` on one shard, locking it if the view does not hold it.
     pub(super) fn with_shard<R>(&mut self, index: usize, visit: impl FnOnce(&mut Shard) -> R) -> R {
-        match &mut self.locks {
-            Locks::Each if self.is_patient => visit(&mut self.keyspace.lock(index)),
-            Locks::Each => match self.keyspace.lock_unless_held(index) {
+        if self.locks.is_each() {
+            if self.is_patient {
+                return visit(&mut self.keyspace.lock(index));
+            }
+            return match self.keyspace.lock_unless_held(index) {
                 Some(mut guard) => visit(&mut guard),
                 // Not a panic: the engine replies that the server is busy.
                 None => std::panic::resume_unwind(Box::new(ShardHeld)),
-            },
-            Locks::One(held, guard) if *held == index => visit(guard),
-            Locks::Many(guards) => match guards.binary_search_by_key(&index, |(held, _)| *held) {
-                Ok(at) => visit(&mut guards[at].1),
-                Err(_) => unreachable!("a shard outside the command's declared keys"),
-            },
-            Locks::All(guards) => visit(&mut guards[index]),
-            Locks::One(..) => unreachable!("a shard outside the command's declared keys"),
+            };
+        }
+        match self.locks.get_mut(index) {
+            Some(shard) => visit(shard),
+            None => unreachable!("a shard outside the command's declared keys"),
         }
     }
 
@@ -258,29 +196,15 @@ impl<'a> View<'a> {
     /// The locked shard of a hash. A key that the command did not declare is a bug in its row of the table.
     #[inline]
     pub(super) fn shard(&mut self, hash: u64) -> &mut Shard {
-        let index = Keyspace::shard_of(hash);
-        match &mut self.locks {
-            Locks::One(held, guard) if *held == index => guard,
-            Locks::Many(guards) => match guards.binary_search_by_key(&index, |(held, _)| *held) {
-                Ok(at) => &mut guards[at].1,
-                Err(_) => panic!("the command touches a key that its key specs do not declare"),
-            },
-            Locks::All(guards) => &mut guards[index],
-            _ => panic!("the command touches a key that its key specs do not declare"),
+        match self.locks.get_mut(Keyspace::shard_of(hash)) {
+            Some(shard) => shard,
+            None => panic!("the command touches a key that its key specs do not declare"),
         }
     }
 
     /// The same for reading; `None` if it is not held.
     pub(super) fn held(&self, hash: u64) -> Option<&Shard> {
-        let index = Keyspace::shard_of(hash);
-        match &self.locks {
-            Locks::One(held, guard) if *held == index => Some(guard),
-            Locks::Many(guards) => {
-                guards.binary_search_by_key(&index, |(held, _)| *held).ok().map(|at| &*guards[at].1)
-            }
-            Locks::All(guards) => Some(&guards[index]),
-            Locks::Each | Locks::One(..) => None,
-        }
+        self.locks.get(Keyspace::shard_of(hash))
     }
 
     /// Has changes tried from here on.
@@ -322,6 +246,7 @@ impl<'a> View<'a> {
         if let Some(entry) = self.database(hash).remove(hash, key) {
             self.shard(hash).counters.expired += 1;
             self.discard(entry);
+            self.keyspace.tell_listener(key, true);
             self.record(hash, key, Event::EXPIRED);
         }
     }
@@ -330,24 +255,27 @@ impl<'a> View<'a> {
     #[inline]
     pub fn read(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
         let hash = self.hash(key);
-        if self.live(hash, key).is_none() {
-            self.shard(hash).counters.misses += 1;
-            return None;
-        }
-        self.touch_and_count(hash, key)
-    }
-
-    #[inline]
-    fn touch_and_count(&mut self, hash: u64, key: &[u8]) -> Option<ValueRef<'_>> {
         let (touches, now_ms, settings) = (self.touches, self.now_ms, self.keyspace.settings());
         let db = self.db;
-        let shard = self.shard(hash);
-        shard.counters.hits += 1;
-        let entry = shard.databases[db].find_mut(hash, key)?;
-        if touches {
-            super::eviction::touch(entry, settings, now_ms);
+        let Shard { databases, counters, .. } = self.shard(hash);
+        match databases[db].find_mut(hash, key) {
+            Some(entry) if !entry.is_expired(now_ms) => {
+                counters.hits += 1;
+                if touches {
+                    super::eviction::touch(entry, settings, now_ms);
+                }
+                let value = NonNull::from(&*entry);
+                // SAFETY: the entry was just borrowed from `self`, which nothing has touched since; see `live`.
+                Some(unsafe { value.as_ref() }.value())
+            }
+            found => {
+                counters.misses += 1;
+                if found.is_some() {
+                    self.remove_expired(hash, key);
+                }
+                None
+            }
         }
-        Some(entry.value())
     }
 
     /// A key's value without counting or noting anything.
@@ -424,6 +352,7 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn tell_observers(&mut self, hash: u64, key: &[u8]) {
         let db = self.db;
+        self.keyspace.tell_listener(key, false);
         if let Some(observers) = &self.shard(hash).observers
             && observers.changed(db, key)
         {

@@ -240,10 +240,14 @@ impl Link {
         }
         let limit = self.config.timeout;
         let prepare = async {
-            let tracking = connection.ask(&["CLIENT", "TRACKING", "ON"]).await?;
-            if frame::is_error(&tracking) {
-                let said = String::from_utf8_lossy(&tracking).trim().to_owned();
-                return Err(ConnectError::Refused(format!("upstream does not tell of changes: {said}")));
+            if self.config.tracking {
+                let tracking = connection.ask(&["CLIENT", "TRACKING", "ON"]).await?;
+                if frame::is_error(&tracking) {
+                    let said = String::from_utf8_lossy(&tracking).trim().to_owned();
+                    return Err(ConnectError::Refused(format!(
+                        "upstream does not tell of changes (tracking = \"off\" goes without): {said}"
+                    )));
+                }
             }
             let databases = connection.ask(&["CONFIG", "GET", "databases"]).await?;
             let databases = pairs(&databases);
@@ -302,8 +306,11 @@ impl Link {
 
     /// The connection is lost: what it owed fails. Requests that come now wait for one attempt to connect.
     fn lost(&self, fault: &str) {
-        if self.is_tracked && self.config.on_failure == OnFailure::Error {
-            self.near.drop_all();
+        if self.is_tracked {
+            match self.config.on_failure {
+                OnFailure::Error => self.near.drop_all(),
+                OnFailure::Stale => self.near.tell_flushed(),
+            }
         }
         if let Some((_, own)) = &self.among {
             own.store(NOT_UP, Ordering::Relaxed);

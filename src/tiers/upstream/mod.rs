@@ -16,8 +16,10 @@ mod gather;
 mod invalidate;
 mod link;
 mod near;
+mod prefixes;
 mod records;
 mod resp2;
+mod scripted;
 mod sentinel;
 mod socket;
 mod statistics;
@@ -39,7 +41,9 @@ pub use gather::{Failure, Gather, Outcome, Ticket};
 pub use invalidate::invalidate;
 pub use link::{About, Link, now_ms};
 pub use near::{Filling, Found, KeyReport, Miss, Near, Request};
+pub use prefixes::prefix_of;
 pub use resp2::{Rewrite, rewrite};
+pub use scripted::{Run, Script};
 pub use statistics::{Statistics, count};
 pub use stream::Stream;
 pub use watched::{Call, Watched};
@@ -118,6 +122,12 @@ impl Upstream {
     /// # Errors
     /// If it cannot be started.
     pub fn start(self: &Arc<Self>) -> std::io::Result<()> {
+        if !self.config.tracking {
+            tracing::warn!(
+                "upstream does not tell of changes (tracking = \"off\"): what others change is served for up to {:?}",
+                self.config.near_cache_ttl
+            );
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let upstream = self.clone();
         std::thread::Builder::new().name("upstream".to_owned()).spawn(move || {

@@ -5,8 +5,8 @@
 //! epoch that they were read in; a new epoch makes all of them dead at once. Locks are held for a look or a change of one
 //! record, never while bytes are sent.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
@@ -16,6 +16,7 @@ use super::gather::{Outcome, Ticket};
 pub use super::records::Request;
 use super::records::{Entry, Flight, OVERHEAD, Question, Record, Shard};
 use super::statistics::{Statistics, count};
+use crate::tiers::local::Listener;
 use crate::types::hasher::hash_bytes;
 
 const SHARDS: usize = 64;
@@ -78,6 +79,7 @@ pub struct KeyReport {
 pub struct Near {
     shards: Box<[CachePadded<RwLock<Shard>>]>,
     epoch: AtomicU64,
+    listener: OnceLock<&'static dyn Listener>,
     /// Writes of ours under way that may concern every key.
     writes_to_all: AtomicUsize,
     /// Until when upstream's last word stands.
@@ -96,6 +98,7 @@ impl Near {
         Self {
             shards: (0..SHARDS).map(|_| CachePadded::default()).collect(),
             epoch: AtomicU64::new(0),
+            listener: OnceLock::new(),
             writes_to_all: AtomicUsize::new(0),
             fresh_until_ms: AtomicU64::new(0),
             heartbeat_ms,
@@ -120,6 +123,19 @@ impl Near {
     pub fn drop_all(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         count(&self.statistics.flushes);
+        self.tell_flushed();
+    }
+
+    /// Has those told who keep what they read: upstream will not tell us of all that changes.
+    pub fn tell_flushed(&self) {
+        if let Some(listener) = self.listener.get() {
+            listener.flushed();
+        }
+    }
+
+    /// Has somebody told of what upstream says. Once, before anybody is served.
+    pub fn set_listener(&self, listener: &'static dyn Listener) {
+        self.listener.get_or_init(|| listener);
     }
 
     /// How often all was dropped.
@@ -129,6 +145,22 @@ impl Near {
 
     fn shard(&self, hash: u64) -> &RwLock<Shard> {
         &self.shards[(hash >> 32) as usize % SHARDS]
+    }
+
+    /// Starts the key's record on its way into the processor's cache. Does nothing if somebody else changes the shard.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        if let Some(shard) = self.shard(hash).try_read() {
+            shard.prefetch_record(hash);
+        }
+    }
+
+    /// Starts the key's bytes and its first reply on their way, once its record is there.
+    #[inline]
+    pub fn prefetch_reply(&self, hash: u64) {
+        if let Some(shard) = self.shard(hash).try_read() {
+            shard.prefetch_reply(hash);
+        }
     }
 
     /// Writes the reply that is kept for a read, if there is one.
@@ -168,6 +200,9 @@ impl Near {
         record.is_used.store(true, Ordering::Relaxed);
         out.extend_from_slice(&entry.reply);
         count(&self.statistics.hits);
+        if let Some(counts) = shard.prefixes.at(record.prefix) {
+            count(&counts.hits);
+        }
         if is_stale {
             count(&self.statistics.stale_hits);
         }
@@ -186,7 +221,11 @@ impl Near {
         }
         let key = request.args.at(request.key_at);
         let place = shard.find_or_add(request.hash, key);
-        let Some(record) = &mut shard.records[place as usize] else { return Miss::Unkept(ticket) };
+        let Shard { records, prefixes, .. } = &mut *shard;
+        let Some(record) = &mut records[place as usize] else { return Miss::Unkept(ticket) };
+        if let Some(counts) = prefixes.at(record.prefix) {
+            count(&counts.misses);
+        }
         if let Some((_, flight)) = record.flights.iter().find(|(question, _)| question.is(request)) {
             flight.0.lock().push(ticket);
             count(&self.statistics.joined);
@@ -235,8 +274,10 @@ impl Near {
         let mut garbage = None;
         if let Some(lease) = &filling.lease {
             let mut shard = self.shard(filling.hash).write();
-            if let Some(place) = shard.place(filling.hash, &filling.key)
-                && let Some(record) = &mut shard.records[place as usize]
+            let place = shard.place(filling.hash, &filling.key);
+            let Shard { records, prefixes, .. } = &mut *shard;
+            if let Some(place) = place
+                && let Some(record) = &mut records[place as usize]
             {
                 record.flights.retain(|(_, flight)| !Arc::ptr_eq(flight, &filling.flight));
                 let stands = record.state.redeem(lease, self.epoch());
@@ -265,6 +306,9 @@ impl Near {
                                 is_refreshed: AtomicBool::new(false),
                             };
                             record.is_used.store(true, Ordering::Relaxed);
+                            if let Some(counts) = prefixes.at(record.prefix) {
+                                count(&counts.fills);
+                            }
                             garbage = record.keep(entry);
                         }
                     }
@@ -288,6 +332,10 @@ impl Near {
     pub fn invalidate(&self, key: &[u8]) {
         count(&self.statistics.invalidations);
         self.change(hash_bytes(key), key, KeyState::invalidate);
+        // Whoever is told must not find it here any more.
+        if let Some(listener) = self.listener.get() {
+            listener.changed(key, true);
+        }
     }
 
     fn change(&self, hash: u64, key: &[u8], change: impl FnOnce(&mut KeyState)) {
@@ -365,6 +413,13 @@ impl Near {
                     visit(&record.key, count, bytes + record.key.len() + OVERHEAD);
                 }
             }
+        }
+    }
+
+    /// Calls `visit` with prefixes of keys, and how many hits, misses and fills their keys had; `None` for the rest.
+    pub fn each_prefix(&self, mut visit: impl FnMut(Option<&[u8]>, [u64; 3])) {
+        for shard in &self.shards {
+            shard.read().prefixes.each(&mut visit);
         }
     }
 

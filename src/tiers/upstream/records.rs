@@ -9,8 +9,10 @@ use smallvec::SmallVec;
 
 use super::coherence::KeyState;
 use super::gather::Ticket;
+use super::prefixes::Prefixes;
 use super::statistics::Statistics;
 use crate::protocol::Args;
+use crate::types::prefetch::{prefetch, prefetch_two};
 
 /// What a record takes beside its bytes, roughly.
 pub(super) const OVERHEAD: usize = 192;
@@ -68,10 +70,13 @@ pub(super) struct Record {
     pub(super) flights: Vec<(Question, Arc<Flight>)>,
     /// Whether it was asked for since the eviction looked last.
     pub(super) is_used: AtomicBool,
+    /// Where its prefix is counted.
+    pub(super) prefix: u16,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
+    pub(super) prefixes: Prefixes,
     pub(super) places: HashTable<u32>,
     pub(super) records: Vec<Option<Record>>,
     pub(super) free: Vec<u32>,
@@ -116,6 +121,34 @@ impl Question {
             }
         }
         rest.is_empty()
+    }
+}
+
+impl Shard {
+    /// See [`super::near::Near::prefetch_record`].
+    #[inline]
+    pub(super) fn prefetch_record(&self, hash: u64) {
+        for place in self.places.iter_hash(hash) {
+            if let Some(record) = self.records.get(*place as usize) {
+                prefetch_two(record);
+                prefetch_two((&raw const *record).cast::<u8>().wrapping_add(128));
+            }
+        }
+    }
+
+    /// See [`super::near::Near::prefetch_reply`].
+    #[inline]
+    pub(super) fn prefetch_reply(&self, hash: u64) {
+        for place in self.places.iter_hash(hash) {
+            if let Some(Some(record)) = self.records.get(*place as usize)
+                && record.hash == hash
+            {
+                prefetch(record.key.as_ptr());
+                if let [entry, ..] = &record.entries[..] {
+                    prefetch_two(entry.reply.as_ptr());
+                }
+            }
+        }
     }
 }
 
@@ -168,6 +201,7 @@ impl Shard {
             entries: SmallVec::new(),
             flights: Vec::new(),
             is_used: AtomicBool::new(true),
+            prefix: self.prefixes.place(key),
         };
         let place = match self.free.pop() {
             Some(place) => {

@@ -16,6 +16,17 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
         b"0" if !negative => return Some(0),
         _ => return None,
     }
+    // Most are short: one pass over them.
+    if digits.len() <= 8 && !negative {
+        let mut value = 0;
+        for digit in digits {
+            if !digit.is_ascii_digit() {
+                return None;
+            }
+            value = value * 10 + i64::from(digit - b'0');
+        }
+        return Some(value);
+    }
     // 19 digits always fit an u64; 20 are always beyond an i64.
     if digits.len() > 19 {
         return None;

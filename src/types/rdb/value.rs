@@ -52,7 +52,9 @@ pub struct Limits {
 
 /// A value's payload.
 pub fn encode(source: Source<'_>) -> Vec<u8> {
-    let mut writer = Writer::default();
+    // Most strings are not long: one allocation holds mark, length, bytes and footer.
+    let room = if let Source::String(Item::Bytes(bytes)) = source { bytes.len() } else { 0 };
+    let mut writer = Writer(Vec::with_capacity(room + 16 + super::FOOTER));
     match source {
         Source::String(item) => {
             writer.byte(kind::STRING);

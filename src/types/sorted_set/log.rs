@@ -106,6 +106,14 @@ impl Log {
         prefetch(self.0.as_ptr());
     }
 
+    /// The same for the places where permits come and go, which are read once the oldest have left the window.
+    #[inline]
+    pub(super) fn prefetch_ends(&self) {
+        let (oldest, behind) = (self.slot(0), self.slot(self.len().min(self.slots() - 1)));
+        prefetch(&raw const self.0[oldest]);
+        prefetch(&raw const self.0[behind]);
+    }
+
     /// Its member, as the integer that it spells.
     #[inline]
     pub(super) fn member(&self, rank: usize) -> i64 {

@@ -191,6 +191,7 @@ impl SortedSet {
         match (&self.0, part) {
             (Form::Full(full), _) => full.dictionary.prefetch_part(part),
             (Form::Log(log), Part::Log) => log.prefetch(),
+            (Form::Log(log), Part::LogEnds) => log.prefetch_ends(),
             _ => {}
         }
     }

@@ -68,7 +68,7 @@ fn what_is_not_flushed_is_not_evicted() {
     let count = written.len().to_string();
     assert_eq!(postgres.sql("SELECT count(*) FROM anteroom_entries"), [count]);
     // Now there is something to evict, and what was evicted is loaded.
-    for number in 0..2000 {
+    for number in 0..12_000 {
         assert_eq!(client.run(&format!("SET other:{number} {value}")), "+OK\r\n");
     }
     assert!(info(&server, "evicted_keys") > 0);

@@ -1,8 +1,9 @@
-//! A client library that people use, in ordinary use.
+//! Client libraries that people use, in ordinary use.
 
 use std::process::Command;
 
 use super::Pair;
+use crate::workshop::Workshop;
 
 #[test]
 fn redis_py_works_through_it() {
@@ -16,4 +17,13 @@ fn redis_py_works_through_it() {
     let output = Command::new(python).arg(script).arg(pair.anteroom.port.to_string()).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("RESP2 ok") && out.contains("RESP3 ok"), "{out}\n{err}");
+}
+
+#[test]
+fn ioredis_works_through_it() {
+    let workshop = Workshop::of_node("clients", "ioredis", "ioredis.mjs");
+    let pair = Pair::start("");
+    let ports = [pair.anteroom.port.to_string(), pair.redis.port.to_string()];
+    let said = workshop.run("node", &["ioredis.mjs", &ports[0], &ports[1]]);
+    assert_eq!(said.trim(), "all of it works");
 }

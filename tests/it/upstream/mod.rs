@@ -5,9 +5,13 @@ mod cluster;
 mod coherence;
 mod failure;
 mod forwarding;
+mod leased_limits;
+mod limit_scripts;
 mod near_cache;
 mod sentinel;
+mod shared_limits;
 mod tls;
+mod tracking;
 
 use crate::harness::{Client, Server};
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Barrier};
 
 use super::{Pair, calls, until};
+use crate::harness::Server;
 
 /// A machine so busy that heartbeats are late must not make hits misses where they are counted.
 const PATIENT: &str = "upstream-heartbeat = \"20s\"";
@@ -193,6 +194,8 @@ fn keys_are_invalidated_by_pattern_on_every_host() {
 fn what_is_kept_can_be_looked_at() {
     let pair = Pair::start("[[keys]]\npattern = \"here:*\"\ntier = \"local\"");
     let (mut ours, mut theirs) = pair.clients();
+    // What is asked before there is a connection is not kept.
+    until("upstream is there", || ours.run("INFO upstream").contains("upstream_up:1"));
     theirs.run("SET user:1 v PX 60000");
     ours.run("GET user:1");
     let about = |text: &str, name: &str| {
@@ -214,9 +217,20 @@ fn what_is_kept_can_be_looked_at() {
         (about(&stats, "hits"), about(&stats, "misses"), about(&stats, "fills")),
         (":1".into(), ":1".into(), ":1".into())
     );
-    assert!(stats.contains("user:"), "{stats}");
+    let of_prefix = |stats: &str| stats.split("$5\r\nuser:\r\n").nth(1).unwrap().to_owned();
+    let figures = of_prefix(&stats);
+    assert!(
+        figures.starts_with("*12\r\n$4\r\nkeys\r\n:1\r\n$7\r\nreplies\r\n:1\r\n$5\r\nbytes\r\n:"),
+        "{stats}"
+    );
+    let counted = "$4\r\nhits\r\n:1\r\n$6\r\nmisses\r\n:1\r\n$5\r\nfills\r\n:1\r\n";
+    assert!(figures.contains(counted), "{stats}");
+    // What was counted stays when nothing is kept any more.
+    ours.run("SET user:1 x");
+    let figures = of_prefix(&ours.run("CACHE.STATS"));
+    assert!(figures.starts_with("*12\r\n$4\r\nkeys\r\n:0\r\n") && figures.contains(counted), "{figures}");
     assert!(ours.run("INFO upstream").contains("upstream_up:1"));
-    let alone = crate::harness::Server::anteroom(&[]);
+    let alone = Server::anteroom(&[]);
     assert!(alone.client().run("CACHE.STATS").starts_with("-ERR there is no upstream"));
     assert!(alone.client().run("CACHE.INVALIDATE *").starts_with("-ERR there is no upstream"));
 }
@@ -249,9 +263,9 @@ fn hot_keys_are_read_again_before_they_expire() {
 
 #[test]
 fn memory_is_bounded_by_eviction() {
-    let redis = crate::harness::Server::redis();
+    let redis = Server::redis();
     let url = format!("redis://127.0.0.1:{}", redis.port);
-    let anteroom = crate::harness::Server::anteroom(&["--upstream", &url, "--maxmemory", "20mb"]);
+    let anteroom = Server::anteroom(&["--upstream", &url, "--maxmemory", "20mb"]);
     let (mut ours, mut theirs) = (anteroom.client(), redis.client());
     let value = "x".repeat(10_000);
     for key in 0..5000 {
@@ -265,4 +279,36 @@ fn memory_is_bounded_by_eviction() {
         info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<u64>().ok()).unwrap();
     assert!(used < 22 << 20, "{used}");
     assert_eq!(ours.run(&format!("SET k1 {value}")), "+OK\r\n");
+}
+
+/// A Redis that has no `CLIENT TRACKING`, or does not let us use it.
+#[test]
+fn without_tracking_replies_are_kept_for_their_time_on_request() {
+    let redis = Server::redis();
+    let mut theirs = redis.client();
+    assert_eq!(theirs.run("ACL SETUSER app on >pw ~* &* +@all -client|tracking"), "+OK\r\n");
+    let url = format!("[upstream]\nurl = \"redis://app:pw@127.0.0.1:{}\"\n", redis.port);
+    let refused = Server::configured(&url, &[]);
+    let said = refused.client().run("GET k");
+    assert!(said.starts_with("-UPSTREAMDOWN") && said.contains("tracking = \"off\" goes without"), "{said}");
+    let section = format!("{url}tracking = \"off\"\nnear-cache-ttl = \"700ms\"\n");
+    let served = Server::configured(&section, &[]);
+    assert!(served.log().contains("what others change is served for up to 700ms"), "{}", served.log());
+    let (mut ours, mut other) = (served.client(), served.client());
+    theirs.run("SET k 1");
+    until("it is read", || ours.run("GET k") == "$1\r\n1\r\n");
+    theirs.run("SET k 2");
+    // Until its time is over.
+    assert_eq!(ours.run("GET k"), "$1\r\n1\r\n");
+    until("the change is seen", || ours.run("GET k") == "$1\r\n2\r\n");
+    // Whoever writes here is read here.
+    for number in 10..60 {
+        other.run(&format!("SET k {number}"));
+        assert_eq!(ours.run("GET k"), format!("$2\r\n{number}\r\n"));
+    }
+    theirs.run("SET short x PX 100");
+    assert_eq!(ours.run("GET short"), "$1\r\nx\r\n");
+    until("it expires here as there", || ours.run("GET short") == "$-1\r\n");
+    ours.run("HELLO 3");
+    assert!(ours.run("CLIENT TRACKING ON").starts_with("-ERR nobody can be told of changes"));
 }

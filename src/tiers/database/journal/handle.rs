@@ -12,19 +12,20 @@ use parking_lot::Mutex;
 use super::Sequence;
 use super::error::{JournalError, OpenError, while_opening};
 use super::keeper::{Keeper, Stop};
-use super::options::Options;
+use super::options::{Fsync, Options};
 use super::recover::{Recovered, recover};
 use super::report::Report;
 use super::segment;
 use super::shared::Shared;
 use super::statistics::Statistics;
 use super::storage::{Directory, Storage};
-use super::writer::Writer;
+use super::writer::{self, Writer};
 use crate::clock;
 
 /// An open journal. It is shared by reference; dropping it closes it.
 pub struct Journal {
     shared: Arc<Shared>,
+    writer: Arc<Mutex<Writer>>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -80,9 +81,13 @@ impl Journal {
             let stop = Arc::clone(&stop);
             spawn("journal-keeper", &shared, move || keeper.run(&stop))?
         };
-        let writer = spawn("journal", &shared, move || writer.run()).inspect_err(|_| stop.stop())?;
-        let threads = Mutex::new(Some(Threads { writer, keeper, stop, _lock: lock }));
-        Ok((Self { shared, threads }, report))
+        let writer = Arc::new(Mutex::new(writer));
+        let thread = {
+            let (writer, state) = (Arc::clone(&writer), Arc::clone(&shared));
+            spawn("journal", &shared, move || writer::run(&state, &writer)).inspect_err(|_| stop.stop())?
+        };
+        let threads = Mutex::new(Some(Threads { writer: thread, keeper, stop, _lock: lock }));
+        Ok((Self { shared, writer, threads }, report))
     }
 
     /// Sets room aside for records with payloads of so many bytes in all: to be asked before the cache is changed.
@@ -115,6 +120,14 @@ impl Journal {
     /// Whether this sequence is acknowledged; the error is why it is not and may never be.
     pub fn status(&self, sequence: Sequence) -> Result<bool, JournalError> {
         self.shared.status(sequence)
+    }
+
+    /// Has what was appended written, on the caller's thread if a write is all it takes. Who waits for a record calls
+    /// this first: what nobody waits for is written within [`Options::interval`].
+    pub fn write_out(&self) {
+        if self.shared.options.fsync != Fsync::Always {
+            writer::write_out(&self.shared, &self.writer);
+        }
     }
 
     /// Blocks until this sequence is acknowledged.

@@ -1,7 +1,8 @@
 //! What the workers, the two threads and the flusher share.
 //!
 //! Locks, each held for moments and never while the disk is waited for: `buffer` by who appends, `progress` by who
-//! waits, `ledger` by the flusher. Of these only `progress` is held while another is taken: `buffer`.
+//! waits, `ledger` by the flusher. Of these only `progress` is held while another is taken: `buffer`. The writer has a lock
+//! of its own, which is taken before these.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,6 +23,9 @@ use super::statistics::Counters;
 use super::storage::{Handle, Storage};
 use super::{Sequence, format};
 use crate::clock;
+
+/// With more than this in memory the writer does not wait until somebody wants it written.
+const SOON: usize = 256 << 10;
 
 /// Instead of times that are too long to be computed with.
 const LONG: Duration = Duration::from_secs(1 << 30);
@@ -67,6 +71,8 @@ struct Buffer {
     next: Sequence,
     state: State,
     writer_sleeps: bool,
+    /// The writer is wanted: there is something that its thread alone does.
+    called: bool,
     stopping: bool,
 }
 
@@ -79,10 +85,10 @@ enum State {
     Closed,
 }
 
-/// What the writer is to do.
+/// What the writer's thread is to do.
 pub enum Work {
-    /// Write the batch that it got.
-    Batch,
+    /// Write what has gathered.
+    Write,
     /// Nothing came for a while.
     Idle,
     /// End: nothing more will come.
@@ -91,8 +97,9 @@ pub enum Work {
 
 impl Shared {
     pub fn new(storage: Arc<dyn Storage>, options: Options, ledger: Ledger, next: Sequence) -> Self {
+        let (writer_sleeps, called, stopping) = (false, false, false);
         let buffer =
-            Buffer { bytes: empty_batch(), next, state: State::Open, writer_sleeps: false, stopping: false };
+            Buffer { bytes: empty_batch(), next, state: State::Open, writer_sleeps, called, stopping };
         Self {
             storage,
             options,
@@ -164,12 +171,29 @@ impl Shared {
         buffer.next += 1;
         push_record(&mut buffer.bytes, sequence, parts);
         self.buffered.fetch_add((FRAME_LEN + payload) as u64, Ordering::Relaxed);
-        let wake = mem::take(&mut buffer.writer_sleeps);
+        let is_due = self.options.fsync == Fsync::Always || buffer.bytes.len() > SOON;
+        let wake = is_due && mem::take(&mut buffer.writer_sleeps);
         drop(buffer);
         if wake {
             self.more.notify_one();
         }
         Ok(sequence)
+    }
+
+    /// Has the writer's thread write what there is.
+    pub fn call_writer(&self) {
+        let mut buffer = self.buffer.lock();
+        buffer.called = true;
+        let wake = mem::take(&mut buffer.writer_sleeps);
+        drop(buffer);
+        if wake {
+            self.more.notify_one();
+        }
+    }
+
+    /// Whether there is something to be written.
+    pub fn has_records(&self) -> bool {
+        self.buffer.lock().bytes.len() > FRAME_LEN
     }
 
     /// The sequence that the next record will get.
@@ -213,6 +237,7 @@ impl Shared {
     pub fn wait_for(&self, sequence: Sequence, timeout: Duration) -> Result<(), JournalError> {
         let now = clock::monotonic();
         let deadline = now.checked_add(timeout).unwrap_or(now + LONG);
+        self.call_writer();
         let mut progress = self.progress.lock();
         while !self.status(sequence)? {
             if self.progressed.wait_until(&mut progress, deadline).timed_out() {
@@ -290,16 +315,17 @@ impl Shared {
         self.announce();
     }
 
-    /// Waits for records and swaps the buffer against the empty batch.
-    pub fn take(&self, batch: &mut Vec<u8>) -> Work {
+    /// Waits for something that the writer's thread has to do.
+    pub fn wait(&self) -> Work {
         let mut buffer = self.buffer.lock();
         loop {
             if matches!(buffer.state, State::Failed(_)) {
                 return Work::Stop;
             }
-            if buffer.bytes.len() > FRAME_LEN {
-                mem::swap(&mut buffer.bytes, batch);
-                return Work::Batch;
+            let waiting = buffer.bytes.len() - FRAME_LEN;
+            let is_due = waiting > SOON || self.options.fsync == Fsync::Always || buffer.stopping;
+            if mem::take(&mut buffer.called) || waiting > 0 && is_due {
+                return Work::Write;
             }
             if buffer.stopping {
                 return Work::Stop;
@@ -307,11 +333,19 @@ impl Shared {
             buffer.writer_sleeps = true;
             if self.more.wait_for(&mut buffer, self.options.interval).timed_out() {
                 buffer.writer_sleeps = false;
-                if buffer.bytes.len() == FRAME_LEN {
-                    return Work::Idle;
-                }
+                return if buffer.bytes.len() == FRAME_LEN { Work::Idle } else { Work::Write };
             }
         }
+    }
+
+    /// Swaps what has gathered against the empty batch, if there is anything.
+    pub fn take(&self, batch: &mut Vec<u8>) -> bool {
+        let mut buffer = self.buffer.lock();
+        let any = buffer.bytes.len() > FRAME_LEN && !matches!(buffer.state, State::Failed(_));
+        if any {
+            mem::swap(&mut buffer.bytes, batch);
+        }
+        any
     }
 
     /// Waits before something is tried again; false if it is time to stop.

@@ -1,10 +1,16 @@
-//! The thread `journal`: writes what has gathered, and syncs it if it has to be before it is acknowledged.
+//! The writer: writes what has gathered, and syncs it if it has to be before it is acknowledged.
+//!
+//! Who waits for a record writes it himself with all that has gathered ([`write_out`]), if a write is all it takes: that
+//! spares two switches between threads. What may take longer (a sync, a new segment, a disk that is full) is done by the
+//! thread `journal`, and so is what nobody waits for. Whoever gives up the writer's lock looks once more for records:
+//! those that were appended meanwhile, by who did not get the lock, are written by him.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crc32fast::Hasher;
+use parking_lot::Mutex;
 
 use super::checkpoint::Orderly;
 use super::error::is_shortage;
@@ -20,7 +26,7 @@ use crate::clock;
 /// Memory that a batch may keep for the next.
 const SPARE_CAPACITY: usize = 4 << 20;
 
-/// The state of the thread.
+/// Its state.
 pub struct Writer {
     shared: Arc<Shared>,
     current: Option<Current>,
@@ -29,6 +35,8 @@ pub struct Writer {
     /// The sequence that the next segment begins with.
     next: Sequence,
     batch: Vec<u8>,
+    /// Where in the batch that begins which is not written.
+    at: usize,
 }
 
 /// The segment being written.
@@ -45,10 +53,58 @@ struct Current {
 /// Why writing stopped; the journal knows already.
 pub struct Stopped;
 
+/// The thread: runs until it is told to stop and all is written, or until nothing can be written.
+pub fn run(shared: &Shared, writer: &Mutex<Writer>) -> Result<(), JournalError> {
+    match work(shared, writer) {
+        Ok(()) => Ok(()),
+        Err(Stopped) if shared.has_failed() => Err(shared.trouble().unwrap_or(JournalError::Closed)),
+        Err(Stopped) => Err(JournalError::Full(Shortage::Disk)),
+    }
+}
+
+fn work(shared: &Shared, writer: &Mutex<Writer>) -> Result<(), Stopped> {
+    loop {
+        let work = shared.wait();
+        {
+            let mut writer = writer.lock();
+            while writer.current.is_none() {
+                writer.retrying(Writer::begin_segment)?;
+            }
+            match work {
+                Work::Write => writer.commit_all()?,
+                Work::Idle => writer.mark()?,
+                Work::Stop => {
+                    writer.commit_all()?;
+                    return writer.end_in_order();
+                }
+            }
+        }
+        if shared.has_records() {
+            shared.call_writer();
+        }
+    }
+}
+
+/// Writes what has gathered on the caller's thread, or sees to it that somebody does. Not for [`Fsync::Always`], under
+/// which the thread does it all.
+pub fn write_out(shared: &Shared, writer: &Mutex<Writer>) {
+    while let Some(mut held) = writer.try_lock() {
+        let is_done = held.commit_at_once();
+        drop(held);
+        if !is_done {
+            return shared.call_writer();
+        }
+        shared.announce();
+        if !shared.has_records() {
+            return;
+        }
+    }
+}
+
 impl Writer {
     /// A writer that goes on behind `end`, with the sequence `next`.
     pub fn new(shared: Arc<Shared>, end: Sequence, next: Sequence) -> Self {
-        Self { shared, current: None, end, next, batch: empty_batch() }
+        Self { shared, current: None, end, next, batch: empty_batch(), at: FRAME_LEN }
     }
 
     /// Makes the first segment. Until there is one, no sequence is handed out: the next start has to know of them.
@@ -63,44 +119,37 @@ impl Writer {
         }
     }
 
-    /// Runs until it is told to stop and all is written, or until nothing can be written.
-    pub fn run(mut self) -> Result<(), JournalError> {
-        match self.work() {
-            Ok(()) => Ok(()),
-            Err(Stopped) if self.shared.has_failed() => {
-                Err(self.shared.trouble().unwrap_or(JournalError::Closed))
-            }
-            Err(Stopped) => Err(JournalError::Full(Shortage::Disk)),
+    /// Writes what is left of the batch, and all that gathers meanwhile.
+    fn commit_all(&mut self) -> Result<(), Stopped> {
+        while self.at < self.batch.len() || self.take() {
+            self.commit()?;
         }
+        Ok(())
     }
 
-    fn work(&mut self) -> Result<(), Stopped> {
-        while self.current.is_none() {
-            self.retrying(Self::begin_segment)?;
+    /// Takes what has gathered as the next batch.
+    fn take(&mut self) -> bool {
+        self.batch.truncate(FRAME_LEN);
+        self.batch.shrink_to(SPARE_CAPACITY);
+        self.at = FRAME_LEN;
+        let any = self.shared.take(&mut self.batch);
+        if any {
+            self.note_time();
         }
-        loop {
-            match self.shared.take(&mut self.batch) {
-                Work::Batch => self.commit()?,
-                Work::Idle => self.mark()?,
-                Work::Stop => break,
-            }
-        }
-        self.end_in_order()
+        any
     }
 
     /// Writes the batch, syncs it if need be, and tells who waits.
     fn commit(&mut self) -> Result<(), Stopped> {
-        self.note_time();
-        let mut at = FRAME_LEN;
-        while at < self.batch.len() {
-            self.next = format::sequence(&self.batch[at..]);
-            if self.is_full(at) {
+        while self.at < self.batch.len() {
+            self.next = format::sequence(&self.batch[self.at..]);
+            if self.is_full(self.at) {
                 self.end_segment()?;
             }
             while self.current.is_none() {
                 self.retrying(Self::begin_segment)?;
             }
-            let until = self.seal(at);
+            let (at, until) = (self.at, self.seal(self.at));
             match self.write(at, until) {
                 Ok(()) => self.shared.set_full(false),
                 Err(error) if is_shortage(&error) && self.has_records() => {
@@ -111,16 +160,34 @@ impl Writer {
                 Err(error) if is_shortage(&error) => self.retrying(|writer| writer.write(at, until))?,
                 Err(error) => return self.fail("write", error),
             }
-            at = until;
+            self.at = until;
             self.shared.publish(&self.shared.written, self.end);
         }
         if self.shared.options.fsync == Fsync::Always {
             self.sync()?;
         }
         self.shared.announce();
-        self.batch.truncate(FRAME_LEN);
-        self.batch.shrink_to(SPARE_CAPACITY);
         Ok(())
+    }
+
+    /// Writes what has gathered, if that is a matter of one write and it succeeds; else says that the thread has to.
+    fn commit_at_once(&mut self) -> bool {
+        if self.at < self.batch.len() || self.current.is_none() {
+            return false;
+        }
+        if !self.take() {
+            return true;
+        }
+        if self.is_full(self.at) || self.seal(self.at) < self.batch.len() {
+            return false;
+        }
+        // Of an error the thread learns when it tries the same again.
+        if self.write(self.at, self.batch.len()).is_err() {
+            return false;
+        }
+        self.at = self.batch.len();
+        self.shared.publish(&self.shared.written, self.end);
+        true
     }
 
     fn note_time(&self) {

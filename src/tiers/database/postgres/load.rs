@@ -107,7 +107,7 @@ fn loaded(rule: &Rule, table: &Table, row: &Row) -> Result<Loaded, Failure> {
     };
     let state = match &rule.target {
         Target::Default => {
-            let kind = column(row, 0)?;
+            let kind = column::<String>(row, 0)?.into();
             let expires: Option<String> = column(row, 2)?;
             let expires_ms = expires.and_then(|ms| ms.parse().ok());
             RowState::Dump { kind, payload: column(row, 1)?, expires_ms }

@@ -33,6 +33,7 @@ use crate::config::database::DatabaseConfig;
 use connect::Connections;
 use parameters::Parameters;
 use schema::Table;
+use session::Transaction;
 
 /// A Postgres database.
 pub struct Postgres {
@@ -75,7 +76,11 @@ impl Postgres {
             prepared.push((statements::write(table, &group.kind), Parameters::of(table, group)?));
         }
         let locks = statements::locks(&tables, &groups);
-        let transaction = session::Transaction::begin(&self.connections, &locks, &self.statistics).await?;
+        if let [(statement, parameters)] = &prepared[..] {
+            let only = (statement.as_str(), &parameters.list()[..]);
+            return Transaction::of_one(&self.connections, &locks, &self.statistics, only).await;
+        }
+        let transaction = Transaction::begin(&self.connections, &locks, &self.statistics).await?;
         for (statement, parameters) in &prepared {
             transaction.execute(statement, &parameters.list()).await?;
         }

@@ -37,10 +37,49 @@ impl<'a> Transaction<'a> {
     ) -> Result<Self, Failure> {
         let client = connections.get().await?;
         let transaction = Self { client: Some(client), connections, statistics };
-        let settings = connections.local_settings();
-        let locks = if locks.is_empty() { String::new() } else { format!("SELECT {locks}") };
-        transaction.simple("BEGIN", &format!("BEGIN; {settings} {locks}")).await?;
+        transaction.simple("BEGIN", &begin(connections, locks)).await?;
         Ok(transaction)
+    }
+
+    /// Begins, takes locks, runs the only statement and commits, all sent at once: one round trip. A transaction in which
+    /// something failed is rolled back by its `COMMIT`; one whose statement could not be sent has changed nothing.
+    pub(super) async fn of_one(
+        connections: &'a Connections,
+        locks: &str,
+        statistics: &'a Statistics,
+        (statement, parameters): (&str, &[Parameter<'_>]),
+    ) -> Result<(), Failure> {
+        let mut transaction = Self { client: Some(connections.get().await?), connections, statistics };
+        let client = transaction.client()?;
+        let prepared = if connections.is_prepared() {
+            let preparing = prepare(client, statement, parameters);
+            Some(measured(connections, statistics, "PREPARE", preparing).await?)
+        } else {
+            None
+        };
+        let text = begin(connections, locks);
+        let run = async {
+            match &prepared {
+                Some(prepared) => {
+                    client.execute_raw(prepared, parameters.iter().map(|(value, _)| *value)).await
+                }
+                None => client.execute_typed(statement, parameters).await,
+            }
+        };
+        // Sent in this order, as each sends what it has when it is first looked at.
+        let (begun, done, ended) = tokio::join!(
+            biased;
+            transaction.simple("BEGIN", &text),
+            measured(connections, statistics, statement, run),
+            transaction.simple("COMMIT", "COMMIT"),
+        );
+        // The first error is the cause of those behind it.
+        begun?;
+        done?;
+        ended?;
+        // Back to the pool, now that there is no transaction on it.
+        drop(transaction.client.take());
+        Ok(())
     }
 
     fn client(&self) -> Result<&Object, Failure> {
@@ -100,6 +139,13 @@ impl Drop for Transaction<'_> {
             drop(Object::take(client));
         }
     }
+}
+
+/// The text that begins a transaction, with its settings and locks.
+fn begin(connections: &Connections, locks: &str) -> String {
+    let settings = connections.local_settings();
+    let locks = if locks.is_empty() { String::new() } else { format!("SELECT {locks}") };
+    format!("BEGIN; {settings} {locks}")
 }
 
 /// Runs one reading statement. If the connection turns out to be dead, or its prepared statement out of date, it is

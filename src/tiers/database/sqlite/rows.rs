@@ -196,7 +196,7 @@ fn parameters(table: &Table, kind: &Kind, row: &Row<'_>) -> Result<Vec<Value>, F
         }
         (_, RowState::Value(bytes)) => values.push(value(&table.columns[0], bytes)?),
         (_, RowState::Dump { kind, payload, expires_ms }) => values.extend([
-            Value::Text(kind.clone()),
+            Value::Text(kind.clone().into_owned()),
             Value::Blob(payload.clone()),
             expires_ms.map_or(Value::Null, |ms| Value::Integer(ms as i64)),
         ]),
@@ -292,7 +292,7 @@ fn loaded(rule: &Rule, mut cells: Vec<Option<Vec<u8>>>, version: i64) -> Result<
         Target::Default => {
             let text = |cell: Option<Vec<u8>>| cell.and_then(|bytes| String::from_utf8(bytes).ok());
             let expires_ms = text(cells[2].take()).and_then(|ms| ms.parse().ok());
-            let kind = text(cells[0].take()).unwrap_or_default();
+            let kind = text(cells[0].take()).unwrap_or_default().into();
             RowState::Dump { kind, payload: cells[1].take().unwrap_or_default(), expires_ms }
         }
         Target::Table { content: Content::Columns(_), .. } => {

@@ -11,7 +11,7 @@ use super::super::connect::{Backoff, encode};
 use super::super::expected::{Expected, Form};
 use super::super::gather::{Failure, Gather, Outcome};
 use super::super::link::now_ms;
-use super::{Cluster, Node, Redirection, Target};
+use super::{Cluster, Node, Redirection, Target, slot_of};
 
 /// So many times a request follows a redirection.
 const MOST: usize = 16;
@@ -85,6 +85,33 @@ pub async fn resend(
         replies = once(upstream, again, node, is_plain, is_asking, deadline).await;
     }
     replies.pop().unwrap_or(Err(Failure::Unavailable))
+}
+
+impl Cluster {
+    /// Has a request with keys run by the node of their slot.
+    pub async fn send(
+        &self,
+        upstream: &Arc<Upstream>,
+        bytes: Vec<u8>,
+        keys: SmallVec<[(u64, Box<[u8]>); 1]>,
+        deadline: tokio::time::Instant,
+    ) -> Outcome {
+        let mut slots = keys.iter().map(|(_, key)| slot_of(key));
+        let target = slots.next().map_or(Target::Any, Target::Slot);
+        if let Target::Slot(slot) = target
+            && slots.any(|other| other != slot)
+        {
+            return Ok((&b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"[..]).into());
+        }
+        let sent_to = self.at(&target);
+        let again = Again { target, sent_to, bytes, replies: 1, form: Form::Raw, keys };
+        let first = match &again.sent_to {
+            Some(node) => once(upstream, &again, node, false, false, deadline).await,
+            None => vec![Err(Failure::Unavailable)],
+        };
+        let first: Vec<&Outcome> = first.iter().collect();
+        resend(upstream, self, &again, false, &first, deadline).await
+    }
 }
 
 async fn once(

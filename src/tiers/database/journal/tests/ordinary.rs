@@ -202,3 +202,34 @@ fn the_contents_can_be_printed() {
     assert!(text.lines().any(|line| line.starts_with("  11 at ") && line.ends_with(" 11")), "{text}");
     assert!(text.ends_with("next 31\n"), "{text}");
 }
+
+#[test]
+fn who_waits_has_it_written_whoever_else_does_and_nobody_is_forgotten() {
+    let disk = Disk::default();
+    // The thread would come by itself only long after.
+    let slow = Options { interval: Duration::from_secs(3600), ..options(Fsync::EverySecond) };
+    let (journal, ..) = open(&disk, slow).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    let sequence = journal.append_regardless(&[&[b'x'; 40]]).unwrap();
+                    journal.write_out();
+                    eventually("it is written", || journal.status(sequence).unwrap());
+                }
+            });
+        }
+    });
+    assert_eq!(journal.acknowledged(), 1200);
+    assert!(journal.statistics().segments > 10, "the thread began segments meanwhile");
+    drop(journal);
+    let (_, report, records) = open(&disk, options(Fsync::No)).unwrap();
+    assert_eq!((records.len(), report.orderly), (1200, true));
+}
+
+#[test]
+fn what_nobody_waits_for_is_written_in_its_time() {
+    let (journal, ..) = open(&Disk::default(), options(Fsync::No)).unwrap();
+    let sequence = append(&journal).unwrap();
+    eventually("it is written", || journal.status(sequence).unwrap());
+}

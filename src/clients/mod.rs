@@ -1,5 +1,8 @@
 //! Connected clients: what each connection keeps for itself, and what others may see of it.
 
+mod pushes;
+mod tracking;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -10,9 +13,15 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+pub use pushes::Pushes;
+pub use tracking::{Tracker, Tracking, TrackingOptions, note_running};
+
 use crate::protocol::{Args, OwnedArgs, Protocol};
-use crate::tiers::local::{Waiter, WatchFlag};
+use crate::tiers::local::{Keyspace, Waiter, WatchFlag};
 use crate::tiers::upstream::{Stream, Watched};
+
+/// Bytes of messages that may wait for a client.
+const MAX_PUSHES: usize = 32 << 20;
 
 /// What other connections may see of a client, and how they reach it.
 pub struct Client {
@@ -54,6 +63,8 @@ pub struct Client {
     pub names: Mutex<ClientNames>,
     /// What it waits for, while it is blocked.
     pub blocked: Mutex<Option<Arc<Waiter>>>,
+    /// Messages that it is to get between replies.
+    pub pushes: Pushes,
     killed: AtomicBool,
     wake: Wake,
 }
@@ -95,6 +106,7 @@ impl Client {
             no_touch: AtomicBool::new(false),
             names: Mutex::new(names),
             blocked: Mutex::new(None),
+            pushes: Pushes::default(),
             killed: AtomicBool::new(false),
             wake: Wake::default(),
         }
@@ -103,6 +115,15 @@ impl Client {
     /// Closes the connection as soon as its task notices.
     pub fn kill(&self) {
         self.killed.store(true, Relaxed);
+        self.wake.raise();
+    }
+
+    /// Sends a message, behind the replies of what has run. Who lets too much of them wait is disconnected.
+    pub fn push(&self, message: &[u8]) {
+        if self.pushes.add(message) > MAX_PUSHES {
+            tracing::warn!(client = self.id, "closing: it does not take the messages it asked for");
+            self.kill();
+        }
         self.wake.raise();
     }
 
@@ -160,6 +181,8 @@ pub struct Clients {
     next_id: AtomicU64,
     count: AtomicUsize,
     blocked: AtomicUsize,
+    /// Who is told of changes.
+    pub tracking: Tracking,
 }
 
 /// Where a new connection comes from.
@@ -246,6 +269,18 @@ pub enum ReplyMode {
     SkipNext,
 }
 
+/// Whether `CLIENT CACHING` was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Caching {
+    /// No.
+    #[default]
+    Unsaid,
+    /// Right now: it is for the next command.
+    Said,
+    /// It is for this command, or transaction.
+    Due,
+}
+
 /// The state of one connection, owned by its task.
 pub struct Session {
     /// What others see of it.
@@ -268,6 +303,10 @@ pub struct Session {
     pub watched_upstream: Option<Watched>,
     /// Its own connection upstream, while it has subscriptions there.
     pub stream: Option<Stream>,
+    /// How it is told of changes of what it reads.
+    pub tracking: Option<Arc<Tracker>>,
+    /// Whether `CLIENT CACHING` came right before.
+    pub caching: Caching,
     /// The connection ends once its replies are out.
     pub closing: bool,
     /// The time, in microseconds, if it stands still: within a script.
@@ -323,6 +362,8 @@ impl Session {
             watch_flag: WatchFlag::default(),
             watched_upstream: None,
             stream: None,
+            tracking: None,
+            caching: Caching::Unsaid,
             closing: false,
             frozen_us: None,
             sleep_ms: None,
@@ -333,6 +374,23 @@ impl Session {
     pub fn select(&mut self, db: usize) {
         self.db = db;
         self.client.db.store(db, Relaxed);
+    }
+
+    /// Is told of changes from here on, or told in another way.
+    pub fn begin_tracking(&mut self, tracker: Arc<Tracker>, clients: &Clients, keyspace: &Keyspace) {
+        clients.tracking.enable(tracker.clone());
+        if self.tracking.replace(tracker).is_none() {
+            keyspace.begin_listening();
+        }
+    }
+
+    /// Is told no more.
+    pub fn end_tracking(&mut self, clients: &Clients, keyspace: &Keyspace) {
+        if let Some(tracker) = self.tracking.take() {
+            keyspace.end_listening();
+            clients.tracking.disable(&tracker);
+        }
+        self.caching = Caching::Unsaid;
     }
 
     /// Speaks another protocol.
