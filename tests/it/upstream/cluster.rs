@@ -320,3 +320,16 @@ fn a_master_that_dies_is_followed_by_its_replica() {
     }
     until("all is connected", || ours.run("INFO upstream").contains("upstream_up:1"));
 }
+
+#[test]
+fn limits_of_all_hosts_are_decided_by_the_node_of_their_key() {
+    let cluster = Cluster::start(0, "[ratelimit]\nscope = \"upstream\"");
+    let mut ours = cluster.anteroom.client();
+    for number in 0..12 {
+        for refused in [0, 0, 1] {
+            let said = ours.run(&format!("RATELIMIT.TAKE l{number} 2 86400000"));
+            assert_eq!(said.split("\r\n").nth(1), Some(format!(":{refused}").as_str()), "{said}");
+        }
+        assert_eq!(cluster.at_owner(&format!("EXISTS l{number}")), ":1\r\n");
+    }
+}
