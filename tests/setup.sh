@@ -10,6 +10,7 @@ command -v nginx >/dev/null 2>&1 || missing+=(nginx-light)
 if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
     missing+=(postgresql)
 fi
+command -v pgbouncer >/dev/null 2>&1 || missing+=(pgbouncer)
 command -v c++ >/dev/null 2>&1 || missing+=(g++)
 command -v node >/dev/null 2>&1 || missing+=(nodejs)
 command -v npm >/dev/null 2>&1 || missing+=(npm)

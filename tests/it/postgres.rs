@@ -15,12 +15,15 @@ pub struct Postgres {
     child: Option<Child>,
     pub port: u16,
     dir: PathBuf,
+    /// Settings beside the usual ones.
+    settings: Vec<String>,
 }
 
 /// A program of Postgres, on the path or where Debian puts it.
 fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    places.push("/usr/sbin".into());
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
         places.extend(versions.flatten().map(|version| version.path().join("bin")));
     }
@@ -28,22 +31,91 @@ fn program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("no {name}: tests/setup.sh installs it"))
 }
 
+/// The user to run Postgres as, if this one is refused.
+fn user() -> Option<(u32, u32)> {
+    // SAFETY: asks for the process's own user.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    // SAFETY: the name is a C string, and the answer is copied before anything else asks.
+    unsafe {
+        let entry = libc::getpwnam(c"postgres".as_ptr());
+        assert!(!entry.is_null(), "there is no user postgres to run it as");
+        Some(((*entry).pw_uid, (*entry).pw_gid))
+    }
+}
+
+/// Gives a file to that user.
+fn give(path: &Path) {
+    if let Some((user, group)) = user() {
+        std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();
+    }
+}
+
 /// A command that runs as a user that Postgres accepts.
 fn command(name: &str, dir: &Path) -> Command {
     let mut command = Command::new(program(name));
     command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: asks for the process's own user.
-    if unsafe { libc::geteuid() } == 0 {
-        // SAFETY: the name is a C string, and the answer is copied before anything else asks.
-        let (user, group) = unsafe {
-            let entry = libc::getpwnam(c"postgres".as_ptr());
-            assert!(!entry.is_null(), "there is no user postgres to run it as");
-            ((*entry).pw_uid, (*entry).pw_gid)
-        };
-        std::os::unix::fs::chown(dir, Some(user), Some(group)).unwrap();
+    give(dir);
+    if let Some((user, group)) = user() {
         command.uid(user).gid(group);
     }
     command
+}
+
+/// pgbouncer before a Postgres, in the mode in which a session is another with each transaction.
+pub struct Bouncer {
+    child: Child,
+    port: u16,
+    dir: PathBuf,
+}
+
+impl Bouncer {
+    /// Starts one.
+    pub fn before(postgres: &Postgres) -> Self {
+        let port = free_port();
+        let dir = std::env::temp_dir().join(format!("anteroom-bouncer-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("users.txt"), "\"anteroom\" \"\"\n").unwrap();
+        let config = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={} dbname=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = users.txt\n\
+             pool_mode = transaction\ndefault_pool_size = 3\n",
+            postgres.port
+        );
+        std::fs::write(dir.join("pgbouncer.ini"), config).unwrap();
+        let mut command = command("pgbouncer", &dir);
+        command.arg("pgbouncer.ini");
+        // SAFETY: as below.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let bouncer = Self { child: command.spawn().unwrap(), port, dir };
+        for _ in 0..600 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return bouncer;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("pgbouncer does not listen on port {port}");
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("postgres://anteroom@127.0.0.1:{}/postgres", self.port)
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
 }
 
 /// A connection.
@@ -67,6 +139,23 @@ impl Session {
 impl Postgres {
     /// A new cluster with the superuser `anteroom` and no password, on loopback.
     pub fn start() -> Self {
+        Self::with(Vec::new(), |_| ())
+    }
+
+    /// The same that speaks TLS with this certificate and key.
+    pub fn with_tls(certificate: &str, key: &str) -> Self {
+        let settings = ["ssl=on", "ssl_cert_file=server.crt", "ssl_key_file=server.key"];
+        Self::with(settings.map(str::to_owned).to_vec(), |data| {
+            for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+                let file = data.join(name);
+                std::fs::write(&file, text).unwrap();
+                std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+                give(&file);
+            }
+        })
+    }
+
+    fn with(settings: Vec<String>, prepare: impl FnOnce(&Path)) -> Self {
         let port = free_port();
         let dir = std::env::temp_dir().join(format!("anteroom-postgres-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -77,7 +166,8 @@ impl Postgres {
             .status()
             .unwrap();
         assert!(made.success(), "initdb failed");
-        let mut server = Self { child: None, port, dir };
+        prepare(&data);
+        let mut server = Self { child: None, port, dir, settings };
         server.restart();
         server
     }
@@ -88,6 +178,9 @@ impl Postgres {
         let mut command = command("postgres", &self.dir);
         command.arg("-D").arg(self.dir.join("data")).args(["-p", &self.port.to_string()]);
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=60"] {
+            command.args(["-c", setting]);
+        }
+        for setting in &self.settings {
             command.args(["-c", setting]);
         }
         // SAFETY: prctl is async-signal-safe; the server dies with the test, however that ends.

@@ -10,6 +10,7 @@ mod outage;
 mod through;
 mod transactions;
 mod trouble;
+mod wire;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
