@@ -253,7 +253,7 @@ fn database(text: &mut Text, figures: &Figures) {
 
 fn upstream(text: &mut Text, figures: &Figures) {
     let Some(upstream) = &figures.instance.upstream else { return };
-    text.gauge("anteroom_upstream_up", "Whether upstream is connected.", i32::from(upstream.tracked.is_up()));
+    text.gauge("anteroom_upstream_up", "Whether upstream is connected.", i32::from(upstream.is_up()));
     let is_stale = upstream.near.is_stale(crate::tiers::upstream::now_ms());
     text.gauge("anteroom_upstream_stale", "Whether what is kept may be old.", i32::from(is_stale));
     for (name, value) in crate::commands::cache::figures(&upstream.statistics) {

@@ -62,6 +62,8 @@ pub struct Endpoint {
     pub tls: bool,
     /// Who knows where the master is; `host` and `port` are the first of them.
     pub sentinels: Option<Sentinels>,
+    /// Some nodes of a cluster; `host` and `port` are the first of them.
+    pub cluster: Option<Vec<(String, u16)>>,
 }
 
 /// Sentinels, and the name that they know the master by.
@@ -79,6 +81,11 @@ impl std::fmt::Debug for Endpoint {
             let addresses: Vec<String> =
                 addresses.iter().map(|(host, port)| format!("{host}:{port}")).collect();
             return write!(formatter, "redis-sentinel://{}/{master}/{}", addresses.join(","), self.db);
+        }
+        if let Some(addresses) = &self.cluster {
+            let addresses: Vec<String> =
+                addresses.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+            return write!(formatter, "redis-cluster://{}", addresses.join(","));
         }
         let scheme = if self.tls { "rediss" } else { "redis" };
         write!(formatter, "{scheme}://{}:{}/{}", self.host, self.port, self.db)
@@ -103,25 +110,24 @@ pub enum KeyTier {
     Bypass,
 }
 
-const SCHEMES_TO_COME: [(&str, &str); 1] =
-    [("redis-cluster", "Cluster is not served yet: use redis:// with a server that is not in cluster mode")];
-
 impl Endpoint {
     /// Reads `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS, or
-    /// `redis-sentinel://[[user]:password@]host[:port][,host[:port]...]/master[/database]`; user and password are the
-    /// master's.
+    /// `redis-sentinel://[[user]:password@]host[:port][,host[:port]...]/master[/database]`, or
+    /// `redis-cluster://[[user]:password@]host[:port][,host[:port]...]`; user and password are the masters'.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("must be a URL, as redis://host:6379".to_owned())?;
-        if let Some((_, reason)) = SCHEMES_TO_COME.iter().find(|(name, _)| *name == scheme) {
-            return Err((*reason).to_owned());
-        }
         let (tls, has_sentinels) = (scheme == "rediss", scheme == "redis-sentinel");
-        if scheme != "redis" && !tls && !has_sentinels {
+        let is_cluster = scheme == "redis-cluster";
+        if scheme == "rediss-cluster" {
+            return Err("a cluster by TLS is not served yet: use redis-cluster://".to_owned());
+        }
+        if scheme != "redis" && !tls && !has_sentinels && !is_cluster {
             return Err(format!(
-                "the scheme '{scheme}' is not known: it must begin with redis://, rediss:// or redis-sentinel://"
+                "the scheme '{scheme}' is not known: it must begin with redis://, rediss://, redis-sentinel:// or \
+                 redis-cluster://"
             ));
         }
         let (credentials, place) =
@@ -149,12 +155,17 @@ impl Endpoint {
             db.parse().map_err(|_| "the database must be a number".to_owned())?
         };
         let default_port = if has_sentinels { 26379 } else { 6379 };
-        let several: Vec<&str> = if has_sentinels { addresses.split(',').collect() } else { vec![addresses] };
+        if is_cluster && db != 0 {
+            return Err("a cluster has no database but 0".to_owned());
+        }
+        let several: Vec<&str> =
+            if has_sentinels || is_cluster { addresses.split(',').collect() } else { vec![addresses] };
         let addresses =
             several.into_iter().map(|text| address(text, default_port)).collect::<Result<Vec<_>, _>>()?;
         let (host, port) = addresses[0].clone();
+        let cluster = is_cluster.then(|| addresses.clone());
         let sentinels = has_sentinels.then(|| Sentinels { addresses, master: master.to_owned() });
-        Ok(Self { host, port, user, password, db, tls, sentinels })
+        Ok(Self { host, port, user, password, db, tls, sentinels, cluster })
     }
 }
 
@@ -226,6 +237,11 @@ impl UpstreamConfig {
         let mut config = Self::at(url).map_err(|reason| ("url".to_owned(), reason))?;
         for (key, value) in section {
             config.set(key, value).map_err(|reason| (key.clone(), reason))?;
+        }
+        if config.endpoint.cluster.is_some() && config.on_failure == OnFailure::Stale {
+            let reason =
+                "\"stale\" is not served with a cluster: a node that is lost may have lost its slots too";
+            return Err(("on-upstream-failure".to_owned(), reason.to_owned()));
         }
         Ok(config)
     }
@@ -339,7 +355,8 @@ mod tests {
     fn what_is_not_served_is_said() {
         for (url, said) in [
             ("redis-sentinel://h", "the master's name is missing"),
-            ("redis-cluster://h", "Cluster is not served yet"),
+            ("redis-cluster://h/1", "no database but 0"),
+            ("rediss-cluster://h", "by TLS is not served yet"),
             ("http://h", "the scheme 'http' is not known"),
             ("h:6379", "must be a URL"),
             ("redis://", "the host is missing"),

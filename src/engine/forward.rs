@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use smallvec::SmallVec;
 
-use super::batch::{Awaited, Batch, Element, Place, encode_fill, write_elements};
+use super::batch::{Awaited, Batch, Element, Place, Unit, encode_fill, write_elements};
 use super::execute::Flow;
 use super::pending::Pending;
+use super::spread::{CROSS_SLOT, Keys, only_slot};
 use super::touch::{Routed, Touch, foreign_route, is_plain, only_key, touch_of};
 use super::tracked::Reads;
 use super::worker::Worker;
@@ -21,8 +22,8 @@ use crate::commands::table::{COMMANDS, Command};
 use crate::config::upstream::KeyTier;
 use crate::protocol::{Args, Protocol, Reply, ReplyError};
 use crate::tiers::upstream::{
-    Call, Expected, Form, Found, Miss, Request, Rewrite, Stream, Upstream, Watched, Writing, encode,
-    invalidate, now_ms,
+    Again, Call, Expected, Form, Found, Miss, Request, Rewrite, Stream, Target, Upstream, Watched, Writing,
+    encode, invalidate, now_ms, slot_of,
 };
 
 impl Worker {
@@ -58,6 +59,12 @@ impl Worker {
         if routed.route == Route::Local {
             let name = routed.command.map_or("", |command| command.spec.name);
             if name == "select" && !is_queued {
+                if upstream.cluster.is_some()
+                    && crate::types::number::parse_i64(args.at(1)).is_some_and(|db| db != 0)
+                {
+                    let text = "ERR SELECT is not allowed in cluster mode";
+                    return Some(self.refused(session, args, &ReplyError::fixed(text), out));
+                }
                 return Some(self.select(upstream, session, args, out));
             }
             if !is_queued {
@@ -99,9 +106,9 @@ impl Worker {
                 self.refused(session, args, &ReplyError::new(format!("ERR {reason}")), out)
             }
             Route::Stream => self.stream(upstream, session, args),
-            Route::Dedicated => self.dedicated(upstream, session, routed, args),
+            Route::Dedicated => self.dedicated(upstream, session, routed, args, out),
             Route::Shared | Route::Local if session.watched_upstream.is_some() => {
-                self.dedicated(upstream, session, routed, args)
+                self.dedicated(upstream, session, routed, args, out)
             }
             Route::Shared | Route::Local => return self.shared(upstream, session, routed, hash, args, out),
         })
@@ -283,21 +290,33 @@ impl Worker {
             Control::Multi => None,
             Control::Watch if in_transaction => None,
             Control::Watch => {
-                session.watched_upstream.get_or_insert_with(Watched::default);
-                let routed = Routed {
-                    command: Some(command),
-                    route: Route::Dedicated,
-                    touch: Touch::Nothing,
-                    rewrite: None,
-                    is_bypass: false,
+                let keys: Keys = args.iter().skip(1).map(|key| (0, Box::from(key))).collect();
+                let slot = if upstream.cluster.is_some() { only_slot(&keys) } else { Ok(None) };
+                let slot = match slot {
+                    Ok(slot) => slot,
+                    Err(error) => return Some(self.refused(session, args, &error, out)),
                 };
-                Some(self.dedicated(upstream, session, routed, args))
+                session.watched_upstream.get_or_insert_with(Watched::default);
+                let (watched, mut requests) =
+                    (session.watched_upstream.clone().unwrap_or_default(), Vec::new());
+                encode(args.iter(), &mut requests);
+                let call = Call {
+                    db: session.db,
+                    resp3: session.protocol == Protocol::Resp3,
+                    requests,
+                    replies: 1,
+                    writing: Writing::default(),
+                    is_bounded: true,
+                    is_last: false,
+                    slot,
+                };
+                Some(own(upstream, watched, call, None, is_silenced(session)))
             }
             Control::Unwatch if in_transaction => Some(queue(session, Some(command), args, out)),
             Control::Exec
                 if session.transaction.as_ref().is_some_and(|transaction| !transaction.is_broken) =>
             {
-                Some(self.exec_upstream(upstream, session, out.len()))
+                Some(self.exec_upstream(upstream, session, out))
             }
             // Closed, upstream forgets what it watched.
             Control::Exec | Control::Discard if !in_transaction => None,
@@ -324,13 +343,15 @@ impl Worker {
     }
 
     /// Sends a whole transaction.
-    fn exec_upstream(&mut self, upstream: &Arc<Upstream>, session: &mut Session, at: usize) -> Flow {
+    fn exec_upstream(&mut self, upstream: &Arc<Upstream>, session: &mut Session, out: &mut Vec<u8>) -> Flow {
+        let at = out.len();
         let is_plain = is_plain_block(session);
         let transaction = session.transaction.take().unwrap_or_default();
         session.client.queued.store(0, Relaxed);
         session.client.transaction_memory.store(0, Relaxed);
         let (mut bytes, mut forms) = (Vec::new(), Vec::new());
         let (mut keys, mut all, mut db) = (SmallVec::new(), false, session.db);
+        let mut slots = Keys::new();
         let mut read: Vec<Box<[u8]>> = Vec::new();
         encode([&b"MULTI"[..]].into_iter(), &mut bytes);
         for (command, args) in &transaction.forwarded {
@@ -345,6 +366,11 @@ impl Worker {
                 None => foreign_route(upstream, args, ReplyError::SYNTAX)
                     .map_or(Touch::Everything, |routed| routed.touch),
             };
+            if upstream.cluster.is_some()
+                && let Touch::Reads(keys) | Touch::Writes(keys) = &touch
+            {
+                slots.extend(keys.iter().cloned());
+            }
             if let Touch::Reads(keys) = &touch
                 && session.tracking.is_some()
             {
@@ -363,6 +389,18 @@ impl Worker {
             }
         }
         encode([&b"EXEC"[..]].into_iter(), &mut bytes);
+        // Without a cluster there are none.
+        let Ok(slot) = only_slot(&slots) else {
+            session.watched_upstream = None;
+            // In the words of Redis, which do not speak of an abort.
+            if !is_silenced(session) {
+                Reply::new(out, session.protocol).error(&CROSS_SLOT);
+            }
+            return Flow::Next;
+        };
+        if upstream.cluster.is_some() {
+            db = 0;
+        }
         let writing = if all { upstream.writing_all() } else { upstream.writing(keys) };
         let reads = self.reads_of(session, read.iter().map(|key| &**key));
         let replies = transaction.forwarded.len() + 2;
@@ -376,12 +414,29 @@ impl Worker {
                 writing,
                 is_bounded: true,
                 is_last: db == session.db,
+                slot,
             };
             session.select(db);
             return own(upstream, watched, call, reads, is_silenced(session));
         }
         let form = if is_plain || resp3 { Form::Raw } else { Form::Block(forms) };
         let batch = self.batch(is_plain);
+        if upstream.cluster.is_some() {
+            let queued: Vec<_> = (1..replies).map(|_| batch.gather.ticket()).collect();
+            let (ticket, place) = batch.gather.ticket();
+            let first = queued.first().map_or(place, |(_, place)| *place);
+            let mut expected: Vec<Expected> = queued
+                .into_iter()
+                .map(|(ticket, _)| Expected::Answer(ticket, Form::Raw, Writing::default()))
+                .collect();
+            expected.push(Expected::Answer(ticket, form.clone(), writing));
+            let target = slot.map_or(Target::Any, Target::Slot);
+            let again = Again { target, sent_to: None, bytes, replies, form, keys: slots };
+            batch.add_unit(Unit { requests: None, expected, again, first });
+            let what = Awaited::One { place, is_write: true };
+            batch.places.push(Place { at, what, is_silent: is_silenced(session), reads });
+            return Flow::Next;
+        }
         let (ticket, place) = batch.gather.ticket();
         let what = Awaited::One { place, is_write: true };
         batch.places.push(Place { at, what, is_silent: is_silenced(session), reads });
@@ -430,13 +485,13 @@ impl Worker {
                     Request { db, command: command_index, args, key_at, has_rest: true, resp3, hash };
                 self.read(upstream, session, &request, rewrite, out);
             } else {
-                self.send(upstream, session, routed, is_plain, args, out.len());
+                self.send(upstream, session, routed, is_plain, args, out);
             }
             self.measure(&session.client, command, args, begin);
             return Some(Flow::Next);
         }
         let command = routed.command;
-        self.send(upstream, session, routed, is_plain, args, out.len());
+        self.send(upstream, session, routed, is_plain, args, out);
         if let Some(command) = command {
             self.measure(&session.client, command, args, begin);
         }
@@ -469,13 +524,28 @@ impl Worker {
                         let mut bytes = Vec::new();
                         encode_fill(request, &mut bytes);
                         let expected = [Expected::Ttl, Expected::Fill(Box::new(filling), form())];
-                        upstream.tracked.send(request.db, &bytes, expected, now_ms());
-                        upstream.tracked.flush();
+                        let node = upstream.cluster.as_ref().map(|cluster| {
+                            cluster.at(&Target::Slot(slot_of(request.args.at(request.key_at))))
+                        });
+                        let link = match &node {
+                            Some(Some(node)) => &node.tracked,
+                            // In a cluster of which nothing is known, it is never made, and refuses.
+                            _ => &upstream.tracked,
+                        };
+                        if let Some(None) = node {
+                            link.refuse(expected.into());
+                        } else {
+                            link.send(request.db, &bytes, expected, now_ms());
+                            link.flush();
+                        }
                     }
                 }
                 if is_silenced(session) {
                     out.truncate(mark);
                 }
+            }
+            Found::Nothing if upstream.cluster.is_some() => {
+                self.miss_in_cluster(upstream, request, form(), (mark, is_silenced(session), reads));
             }
             Found::Nothing => {
                 let batch = self.batch(false);
@@ -543,6 +613,16 @@ impl Worker {
             }
             return;
         }
+        if upstream.cluster.is_some() {
+            let form = rewrite.map_or(Form::Raw, Form::Resp2);
+            for index in missing {
+                elements[index] =
+                    self.element_in_cluster(upstream, &request(command.index, index), &form, get);
+            }
+            let what = Awaited::Elements(elements);
+            self.batch(false).places.push(Place { at: mark, what, is_silent, reads });
+            return;
+        }
         let batch = self.batch(false);
         let (mut bytes, mut asked, mut fillings) = (Vec::new(), vec![&b"MGET"[..]], Vec::new());
         let (mut unkept_keys, mut unkept) = (vec![&b"MGET"[..]], Vec::new());
@@ -588,8 +668,29 @@ impl Worker {
         routed: Routed<'_>,
         is_plain: bool,
         args: Args<'_>,
-        at: usize,
+        out: &mut Vec<u8>,
     ) {
+        let at = out.len();
+        if let Some(cluster) = &upstream.cluster {
+            let form = match routed.rewrite {
+                Some(rewrite) if session.protocol == Protocol::Resp2 && !is_plain => Form::Resp2(rewrite),
+                _ => Form::Raw,
+            };
+            let reads = match &routed.touch {
+                Touch::Reads(keys) => self.reads_of(session, keys.iter().map(|(_, key)| &**key)),
+                _ => None,
+            };
+            let is_silent = is_silenced(session);
+            let whole = (at, is_silent, reads);
+            let sent = self.send_to_cluster((upstream, cluster), (routed, is_plain), &form, args, whole);
+            if let Err(error) = sent {
+                self.refuse(session, args, &error, out);
+                if is_silent {
+                    out.truncate(at);
+                }
+            }
+            return;
+        }
         let is_write = !matches!(routed.touch, Touch::Reads(_) | Touch::Nothing)
             || routed.command.is_none_or(|command| command.spec.flags & flag::READONLY == 0);
         let reads = match &routed.touch {
@@ -622,7 +723,16 @@ impl Worker {
         session: &mut Session,
         routed: Routed<'_>,
         args: Args<'_>,
+        out: &mut Vec<u8>,
     ) -> Flow {
+        let slot = match &routed.touch {
+            Touch::Writes(keys) | Touch::Reads(keys) if upstream.cluster.is_some() => only_slot(keys),
+            _ => Ok(None),
+        };
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(error) => return self.refused(session, args, &error, out),
+        };
         let reads = match &routed.touch {
             Touch::Reads(keys) => self.reads_of(session, keys.iter().map(|(_, key)| &**key)),
             _ => None,
@@ -642,7 +752,7 @@ impl Worker {
             None => (Watched::default(), true),
         };
         let resp3 = session.protocol == Protocol::Resp3;
-        let call = Call { db: session.db, resp3, requests, replies: 1, writing, is_bounded, is_last };
+        let call = Call { db: session.db, resp3, requests, replies: 1, writing, is_bounded, is_last, slot };
         own(upstream, watched, call, reads, is_silenced(session))
     }
 
@@ -652,7 +762,10 @@ impl Worker {
         let (resp3, db) = (session.protocol == Protocol::Resp3, session.db);
         let mut request = Vec::new();
         encode(args.iter(), &mut request);
-        let stream = session.stream.get_or_insert_with(|| Stream::open(upstream, resp3, db, is_monitor));
+        let stream = session.stream.get_or_insert_with(|| {
+            let is_sharded = args.is(0, "ssubscribe") && args.len() > 1;
+            Stream::open(upstream, resp3, db, is_sharded.then(|| slot_of(args.at(1))), is_monitor)
+        });
         stream.send(request);
         // Its replies come by the stream; those before them are out already.
         let settled = stream.settled();
@@ -694,7 +807,7 @@ impl Worker {
         }))))
     }
 
-    fn batch(&mut self, is_plain: bool) -> &mut Batch {
+    pub(super) fn batch(&mut self, is_plain: bool) -> &mut Batch {
         self.batch.get_or_insert_with(|| Batch::new(is_plain))
     }
 

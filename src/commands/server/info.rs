@@ -360,7 +360,7 @@ fn rate_limits(context: &mut Context<'_, '_>, text: &mut String) {
 fn upstream(context: &mut Context<'_, '_>, text: &mut String) {
     let Some(upstream) = &context.instance.upstream else { return line(text, "upstream", "none") };
     line(text, "upstream", format!("{:?}", upstream.config.endpoint));
-    line(text, "upstream_up", i32::from(upstream.tracked.is_up()));
+    line(text, "upstream_up", i32::from(upstream.is_up()));
     for (name, value) in super::super::cache::figures(&upstream.statistics) {
         line(text, &format!("upstream_{}", name.replace('-', "_")), value);
     }

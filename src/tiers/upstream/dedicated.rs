@@ -57,6 +57,11 @@ impl Pool {
         Self { idle: Mutex::new(Vec::new()), most, dialer, near, config, statistics }
     }
 
+    /// The host that its connections lead to.
+    pub fn host(&self) -> &str {
+        &self.config.endpoint.host
+    }
+
     /// A clean connection in a database.
     ///
     /// # Errors

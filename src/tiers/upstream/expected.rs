@@ -12,7 +12,7 @@ use super::statistics::{Statistics, count};
 use crate::config::upstream::UpstreamConfig;
 
 /// How a reply is to look.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Form {
     /// As it came.
     Raw,

@@ -15,18 +15,27 @@ const PAGE: &str = "1000";
 
 /// Removes the keys of a database that match; the reply is how many there were, or an error.
 pub async fn invalidate(upstream: Arc<Upstream>, db: usize, pattern: Box<[u8]>) -> Vec<u8> {
-    let mut dedicated = match upstream.pool.take(false, db).await {
-        Ok(dedicated) => dedicated,
-        Err(error) => return failed(&format!("UPSTREAMDOWN upstream cannot be reached: {error}")),
+    let pools = match &upstream.cluster {
+        Some(cluster) => cluster.masters().iter().map(|node| node.pool.clone()).collect(),
+        None => vec![upstream.pool.clone()],
     };
-    match pages(&upstream, &mut dedicated, &pattern).await {
-        Ok(removed) => {
-            upstream.pool.give_back(dedicated);
-            upstream.near.drop_keys(|key| crate::types::glob::matches(&pattern, key));
-            format!(":{removed}\r\n").into_bytes()
-        }
-        Err(text) => failed(&text),
+    if pools.is_empty() {
+        return failed("UPSTREAMDOWN no node of the cluster upstream is known");
     }
+    let mut removed = 0;
+    for pool in pools {
+        let mut dedicated = match pool.take(false, db).await {
+            Ok(dedicated) => dedicated,
+            Err(error) => return failed(&format!("UPSTREAMDOWN upstream cannot be reached: {error}")),
+        };
+        match pages(&upstream, &mut dedicated, &pattern).await {
+            Ok(more) => removed += more,
+            Err(text) => return failed(&text),
+        }
+        pool.give_back(dedicated);
+    }
+    upstream.near.drop_keys(|key| crate::types::glob::matches(&pattern, key));
+    format!(":{removed}\r\n").into_bytes()
 }
 
 async fn pages(upstream: &Upstream, dedicated: &mut Dedicated, pattern: &[u8]) -> Result<i64, String> {
@@ -40,7 +49,9 @@ async fn pages(upstream: &Upstream, dedicated: &mut Dedicated, pattern: &[u8]) -
         };
         let keys: Vec<&[u8]> =
             frame::elements(keys).unwrap_or_default().into_iter().filter_map(frame::text).collect();
-        if !keys.is_empty() {
+        // A node of a cluster takes together only what is of one slot.
+        let most = if upstream.cluster.is_some() { 1 } else { keys.len().max(1) };
+        for keys in keys.chunks(most) {
             let writing =
                 upstream.writing(keys.iter().map(|key| (hash_bytes(key), Box::from(*key))).collect());
             let request: Vec<&[u8]> = [&b"UNLINK"[..]].into_iter().chain(keys.iter().copied()).collect();

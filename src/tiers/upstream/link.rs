@@ -46,6 +46,30 @@ pub struct Link {
     /// What upstream says of itself.
     about: Mutex<About>,
     has_pinged: AtomicBool,
+    /// Absent if there is no other tracked connection.
+    among: Option<(Arc<Freshness>, Arc<AtomicU64>)>,
+}
+
+/// When each tracked connection that is up was last heard: with several, only what all of them stand for is fresh.
+#[derive(Debug, Default)]
+pub struct Freshness(parking_lot::RwLock<Vec<Arc<AtomicU64>>>);
+
+/// In [`Freshness`], a connection that is not there: nothing that is kept came by it.
+const NOT_UP: u64 = u64::MAX;
+
+impl Freshness {
+    fn heard(&self, near: &Near) {
+        let heard = self.0.read().iter().map(|heard| heard.load(Ordering::Relaxed)).min();
+        if let Some(heard) = heard.filter(|heard| *heard != NOT_UP) {
+            near.heard(heard);
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{:?}", self.config.endpoint)
+    }
 }
 
 /// What upstream says of itself.
@@ -122,7 +146,18 @@ impl Link {
             heard_ms: AtomicU64::new(0),
             about: Mutex::new(about),
             has_pinged: AtomicBool::new(false),
+            among: None,
         }
+    }
+
+    /// One of several: what is kept is fresh only if all that are up were heard.
+    pub fn among(mut self, freshness: &Arc<Freshness>) -> Self {
+        if self.is_tracked {
+            let own = Arc::new(AtomicU64::new(NOT_UP));
+            freshness.0.write().push(own.clone());
+            self.among = Some((freshness.clone(), own));
+        }
+        self
     }
 
     /// What upstream says of itself.
@@ -156,6 +191,12 @@ impl Link {
                 expected.into_iter().for_each(|what| settling.failure(what, Failure::Unavailable));
             }
         }
+    }
+
+    /// Answers requests that nobody can send.
+    pub fn refuse(&self, expected: Vec<Expected>) {
+        let settling = self.settling();
+        expected.into_iter().for_each(|what| settling.failure(what, Failure::Unavailable));
     }
 
     /// Has the writer send what is there.
@@ -228,6 +269,9 @@ impl Link {
             // What was kept before was not watched over.
             self.near.drop_all();
         }
+        if let Some((_, own)) = &self.among {
+            own.store(now_ms(), Ordering::Relaxed);
+        }
         self.heard_ms.store(now_ms(), Ordering::Relaxed);
         self.has_pinged.store(false, Ordering::Relaxed);
         self.about.lock().fault = None;
@@ -267,6 +311,9 @@ impl Link {
                 OnFailure::Error => self.near.drop_all(),
                 OnFailure::Stale => self.near.tell_flushed(),
             }
+        }
+        if let Some((_, own)) = &self.among {
+            own.store(NOT_UP, Ordering::Relaxed);
         }
         let (owed, unsent) = {
             let mut owed = std::mem::take(&mut *self.reading.lock());
@@ -367,8 +414,13 @@ impl Link {
             self.has_pinged.store(false, Ordering::Relaxed);
         }
         settling.reply(sent.what, frame, sent.at_ms)?;
-        if self.is_tracked {
-            self.near.heard(sent.at_ms);
+        match &self.among {
+            None if self.is_tracked => self.near.heard(sent.at_ms),
+            None => {}
+            Some((freshness, own)) => {
+                own.fetch_max(sent.at_ms, Ordering::Relaxed);
+                freshness.heard(&self.near);
+            }
         }
         Ok(())
     }

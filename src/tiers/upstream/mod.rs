@@ -6,6 +6,7 @@
 //! connection than the first counts as a write of its keys, so that no client sees a key go back in time.
 
 mod catalogue;
+mod cluster;
 mod coherence;
 mod connect;
 mod dedicated;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 pub use catalogue::{Catalogue, ForeignCommand};
+pub use cluster::{Again, Cluster, Node, Redirection, Target, is_refused, resend, slot_of};
 pub use connect::{ConnectError, Connection, encode};
 pub use dedicated::{Dedicated, Pool};
 pub use expected::{Expected, Form, Writing};
@@ -64,6 +66,8 @@ pub struct Upstream {
     pub plain: Arc<Link>,
     /// Connections of one client's own.
     pub pool: Arc<Pool>,
+    /// The nodes, if it is a cluster; then the connections above are not made.
+    pub cluster: Option<Arc<Cluster>>,
     /// What is counted.
     pub statistics: Arc<Statistics>,
     keys: Vec<KeyRule>,
@@ -76,7 +80,12 @@ impl Upstream {
     /// If the authorities' file cannot be read.
     pub fn new(config: &UpstreamConfig, keys: &[KeyRule]) -> std::io::Result<Self> {
         let dialer = socket::Dialer::new(config)?;
-        let config = Arc::new(config.clone());
+        let mut config = config.clone();
+        if config.endpoint.cluster.is_some() {
+            // See `cluster`.
+            config.negative_ttl = Duration::ZERO;
+        }
+        let config = Arc::new(config);
         let statistics = Arc::new(Statistics::default());
         let stale = if config.on_failure == OnFailure::Stale { config.stale_ttl } else { Duration::ZERO };
         let millis = |time: Duration| time.as_millis() as u64;
@@ -86,7 +95,12 @@ impl Upstream {
         let link = |is_tracked| {
             Arc::new(Link::new(is_tracked, config.clone(), dialer.clone(), near.clone(), statistics.clone()))
         };
+        let cluster = config.endpoint.cluster.clone().map(|seeds| {
+            let (near, statistics) = (near.clone(), statistics.clone());
+            Arc::new(Cluster::new(seeds, config.clone(), dialer.clone(), near, statistics))
+        });
         Ok(Self {
+            cluster,
             tracked: link(true),
             plain: link(false),
             pool: Arc::new(Pool::new(
@@ -118,8 +132,12 @@ impl Upstream {
         let upstream = self.clone();
         std::thread::Builder::new().name("upstream".to_owned()).spawn(move || {
             runtime.block_on(async {
-                tokio::spawn(upstream.tracked.clone().run());
-                tokio::spawn(upstream.plain.clone().run());
+                if let Some(cluster) = &upstream.cluster {
+                    tokio::spawn(cluster.clone().run());
+                } else {
+                    tokio::spawn(upstream.tracked.clone().run());
+                    tokio::spawn(upstream.plain.clone().run());
+                }
                 upstream.sweep().await;
             });
         })?;
@@ -140,7 +158,29 @@ impl Upstream {
 
     /// What upstream says of itself.
     pub fn about(&self) -> About {
-        self.tracked.about()
+        let Some(cluster) = &self.cluster else { return self.tracked.about() };
+        let masters = cluster.masters();
+        let away = masters.iter().find(|node| !node.tracked.is_up()).or(masters.first());
+        let up = masters.iter().find(|node| node.tracked.is_up()).or(masters.first());
+        let about = up.map_or_else(|| self.tracked.about(), |node| node.tracked.about());
+        About { databases: 1, fault: away.and_then(|node| node.tracked.about().fault), ..about }
+    }
+
+    /// Whether it is connected: all of its masters, if it is a cluster.
+    pub fn is_up(&self) -> bool {
+        let Some(cluster) = &self.cluster else { return self.tracked.is_up() };
+        let masters = cluster.masters();
+        !masters.is_empty() && masters.iter().all(|node| node.tracked.is_up())
+    }
+
+    /// Connections of a client's own, to the node that has the slot, or any.
+    pub fn pool(&self, slot: Option<u16>) -> Result<Arc<Pool>, ConnectError> {
+        let Some(cluster) = &self.cluster else { return Ok(self.pool.clone()) };
+        let node = cluster.at(&slot.map_or(Target::Any, Target::Slot));
+        node.map(|node| node.pool.clone()).ok_or_else(|| {
+            cluster.want_refresh();
+            ConnectError::Refused("no node is known that has the slot".to_owned())
+        })
     }
 
     /// Whether some keys are exceptions.

@@ -65,7 +65,12 @@ impl Run {
         }
     }
 
-    async fn send(&self, upstream: &Upstream, is_known: bool, deadline: tokio::time::Instant) -> Outcome {
+    async fn send(
+        &self,
+        upstream: &Arc<Upstream>,
+        is_known: bool,
+        deadline: tokio::time::Instant,
+    ) -> Outcome {
         let (name, script) =
             if is_known { ("EVALSHA", self.script.digest()) } else { ("EVAL", self.script.text) };
         let count = self.keys.len().to_string();
@@ -75,6 +80,10 @@ impl Run {
         let mut bytes = Vec::new();
         encode(words.into_iter(), &mut bytes);
         let keys: SmallVec<_> = self.keys.iter().map(|key| (hash_bytes(key), key.clone())).collect();
+        if let Some(cluster) = &upstream.cluster {
+            super::count(&upstream.statistics.requests);
+            return cluster.send(upstream, bytes, keys, deadline).await;
+        }
         let gather = Arc::<Gather>::default();
         let (ticket, _) = gather.ticket();
         let expected = [Expected::Answer(ticket, Form::Raw, upstream.writing(keys))];

@@ -41,12 +41,25 @@ struct Shared {
 
 impl Stream {
     /// Opens a stream in a task of this thread.
-    pub fn open(upstream: &Arc<Upstream>, resp3: bool, db: usize, is_monitor: bool) -> Self {
+    pub fn open(
+        upstream: &Arc<Upstream>,
+        resp3: bool,
+        db: usize,
+        slot: Option<u16>,
+        is_monitor: bool,
+    ) -> Self {
         let (requests, asked) = mpsc::unbounded_channel();
         let (say, said) = mpsc::unbounded_channel();
         let timeout = upstream.config.timeout;
         let shared = Arc::new(Shared::default());
-        tokio::task::spawn_local(relay(upstream.clone(), resp3, db, asked, say, shared.clone(), is_monitor));
+        tokio::task::spawn_local(relay(
+            upstream.clone(),
+            (resp3, db, slot),
+            asked,
+            say,
+            shared.clone(),
+            is_monitor,
+        ));
         Self { requests, said, timeout, shared, is_monitor }
     }
 
@@ -107,14 +120,17 @@ impl Stream {
 
 async fn relay(
     upstream: Arc<Upstream>,
-    resp3: bool,
-    db: usize,
+    (resp3, db, slot): (bool, usize, Option<u16>),
     mut asked: mpsc::UnboundedReceiver<Vec<u8>>,
     say: mpsc::UnboundedSender<Box<[u8]>>,
     shared: Arc<Shared>,
     is_monitor: bool,
 ) {
-    let mut connection = match upstream.pool.take(resp3, db).await {
+    let taken = match upstream.pool(slot) {
+        Ok(pool) => pool.take(resp3, db).await,
+        Err(error) => Err(error),
+    };
+    let mut connection = match taken {
         Ok(dedicated) => dedicated.into_connection(),
         Err(error) => {
             let text = format!("-UPSTREAMDOWN upstream cannot be reached: {error}")

@@ -1,6 +1,7 @@
 //! Anteroom before a real `redis-server`: what is forwarded, what is kept, and what happens when either end fails.
 
 mod clients;
+mod cluster;
 mod coherence;
 mod failure;
 mod forwarding;
