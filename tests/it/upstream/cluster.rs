@@ -54,10 +54,8 @@ impl Cluster {
             assert_eq!(client.run(&format!("CLUSTER REPLICATE {master}")), "+OK\r\n");
             until("the replica follows", || client.run("INFO replication").contains("master_link_status:up"));
         }
-        let file = nodes[0].dir.join("anteroom.toml");
         let url = format!("redis-cluster://127.0.0.1:1,127.0.0.1:{}", nodes[0].port);
-        std::fs::write(&file, format!("[upstream]\nurl = \"{url}\"\n{section}\n")).unwrap();
-        let anteroom = Server::anteroom(&["--config", file.to_str().unwrap()]);
+        let anteroom = Server::configured(&format!("[upstream]\nurl = \"{url}\"\n{section}\n"), &[]);
         let mut ours = anteroom.client();
         until("all nodes are connected", || ours.run("INFO upstream").contains("upstream_up:1"));
         Self { nodes, anteroom }
@@ -319,6 +317,26 @@ fn a_master_that_dies_is_followed_by_its_replica() {
         }
     }
     until("all is connected", || ours.run("INFO upstream").contains("upstream_up:1"));
+    // The one that is dead was dialled for as long as it was named, and is no more.
+    let dead = format!("(redis://127.0.0.1:{}/0) cannot be reached", cluster.nodes[0].port);
+    let dialled = || cluster.anteroom.log().matches(&dead).count();
+    assert!(dialled() > 0, "{}", cluster.anteroom.log());
+    until("the dead node is retired", || ours.run("INFO upstream").contains("upstream_nodes:3"));
+    let before = dialled();
+    // It would be dialled each second by each of two links.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(dialled(), before, "{}", cluster.anteroom.log());
+    assert!(ours.run("INFO upstream").contains("upstream_up:1"));
+    assert_eq!(ours.run(&format!("GET {key}")), format!("${}\r\n{last}\r\n", last.to_string().len()));
+    let hits = |ours: &mut Client| {
+        let info = ours.run("INFO upstream");
+        let line = info.lines().find_map(|line| line.strip_prefix("upstream_hits:"));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    // What is kept is fresh without it.
+    let hits_before = hits(&mut ours);
+    ours.run(&format!("GET {key}"));
+    assert_eq!(hits(&mut ours), hits_before + 1);
 }
 
 #[test]

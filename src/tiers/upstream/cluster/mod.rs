@@ -4,6 +4,9 @@
 //! to change, by `MOVED` or by asking, the map is changed first and then all that is kept is dropped: a read sent by the old
 //! map took its lease before, and is void. That a key is absent is never kept: while a slot moves, the key may be made at
 //! its new node, and the old one will not tell.
+//!
+//! A node that neither the map nor a redirection has named for as long as a request may take is retired: its connections
+//! end. One that is named is kept, whether it is up or not.
 
 mod redirect;
 mod slots;
@@ -11,6 +14,7 @@ mod slots;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -23,7 +27,7 @@ pub use slots::{Redirection, slot_of};
 use super::connect::{ConnectError, Connection};
 use super::dedicated::Pool;
 use super::frame;
-use super::link::{Freshness, Link};
+use super::link::{Freshness, Link, now_ms};
 use super::near::Near;
 use super::socket::Dialer;
 use super::statistics::Statistics;
@@ -40,6 +44,8 @@ pub struct Node {
     pub plain: Arc<Link>,
     /// Connections of one client's own.
     pub pool: Arc<Pool>,
+    /// When it was last named as somebody to send to.
+    named_ms: AtomicU64,
 }
 
 impl Node {
@@ -66,6 +72,19 @@ struct Map {
     slots: Vec<Option<Arc<Node>>>,
     /// All masters, in the order of their addresses.
     masters: Vec<Arc<Node>>,
+}
+
+impl Map {
+    fn at(&self, target: &Target) -> Option<Arc<Node>> {
+        match target {
+            Target::Slot(slot) => self.slots.get(*slot as usize)?.clone(),
+            Target::Node(node) => Some(node.clone()),
+            Target::Any => {
+                let up = self.masters.iter().find(|node| node.tracked.is_up());
+                up.or(self.masters.first()).cloned()
+            }
+        }
+    }
 }
 
 /// The cluster.
@@ -172,6 +191,8 @@ impl Cluster {
     }
 
     fn adopt(&self, ranges: Vec<(std::ops::RangeInclusive<u16>, Address)>) {
+        // Until now they were named.
+        self.map.read().slots.iter().flatten().for_each(|node| node.named_ms.store(now_ms(), Relaxed));
         let mut slots = vec![None; SLOTS];
         let mut masters: Vec<Arc<Node>> = Vec::new();
         for (range, address) in ranges {
@@ -196,6 +217,28 @@ impl Cluster {
         if has_changed {
             self.near.drop_all();
         }
+        self.retire_unnamed();
+    }
+
+    /// Ends the connections to nodes that nothing is sent to any more; what was sent before has had its time.
+    fn retire_unnamed(&self) {
+        let named = self.map.read().masters.clone();
+        let limit_ms = self.config.timeout.max(self.config.heartbeat).as_millis() as u64;
+        self.nodes.lock().retain(|address, node| {
+            let silent_ms = now_ms().saturating_sub(node.named_ms.load(Relaxed));
+            let is_kept = silent_ms <= limit_ms || named.iter().any(|other| Arc::ptr_eq(other, node));
+            if !is_kept {
+                tracing::info!("the cluster upstream does not name {}:{} any more", address.0, address.1);
+                node.tracked.retire();
+                node.plain.retire();
+            }
+            is_kept
+        });
+    }
+
+    /// How many nodes there are connections to.
+    pub fn connected_nodes(&self) -> usize {
+        self.nodes.lock().len()
     }
 
     /// A node has said that a slot is another's.
@@ -223,6 +266,7 @@ impl Cluster {
     pub fn node(&self, address: &Address) -> Arc<Node> {
         let mut nodes = self.nodes.lock();
         if let Some(node) = nodes.get(address) {
+            node.named_ms.store(now_ms(), Relaxed);
             return node.clone();
         }
         let config = Arc::new(self.config_at(address));
@@ -234,9 +278,13 @@ impl Cluster {
         let (near, statistics) = (self.near.clone(), self.statistics.clone());
         let most = self.config.connections - 2;
         let pool = Pool::new(most, self.dialer.clone(), near, config.clone(), statistics);
-        let node =
-            Node { address: address.clone(), tracked: link(true), plain: link(false), pool: Arc::new(pool) };
-        let node = Arc::new(node);
+        let node = Arc::new(Node {
+            address: address.clone(),
+            tracked: link(true),
+            plain: link(false),
+            pool: Arc::new(pool),
+            named_ms: AtomicU64::new(now_ms()),
+        });
         if let Some(runtime) = self.runtime.get() {
             runtime.spawn(node.tracked.clone().run());
             runtime.spawn(node.plain.clone().run());
@@ -247,15 +295,13 @@ impl Cluster {
 
     /// Who is to get a request, as far as is known.
     pub fn at(&self, target: &Target) -> Option<Arc<Node>> {
+        self.map.read().at(target)
+    }
+
+    /// Who is to get each of several requests, by one and the same map: those of one slot have one node.
+    pub fn each_at<'t>(&self, targets: impl Iterator<Item = &'t Target>) -> Vec<Option<Arc<Node>>> {
         let map = self.map.read();
-        match target {
-            Target::Slot(slot) => map.slots.get(*slot as usize)?.clone(),
-            Target::Node(node) => Some(node.clone()),
-            Target::Any => {
-                let up = map.masters.iter().find(|node| node.tracked.is_up());
-                up.or(map.masters.first()).cloned()
-            }
-        }
+        targets.map(|target| map.at(target)).collect()
     }
 
     /// All masters, in an order that lasts as long as they do.
