@@ -340,6 +340,27 @@ fn a_master_that_dies_is_followed_by_its_replica() {
 }
 
 #[test]
+fn that_upstream_is_no_cluster_is_said_once() {
+    let redis = Server::redis();
+    let url = format!("redis-cluster://127.0.0.1:{}", redis.port);
+    let anteroom = Server::configured(&format!("[upstream]\nurl = \"{url}\"\ntimeout = \"300ms\"\n"), &[]);
+    let mut ours = anteroom.client();
+    let cause = "cluster support disabled";
+    // Each asks upstream again who has which slot.
+    for words in ["GET k", "SET k v", "MGET a b", "BLPOP q 1", "DBSIZE", "GET k"] {
+        let said = ours.run(words);
+        assert!(said.starts_with("-UPSTREAMDOWN") && said.contains(cause), "{words}: {said}");
+    }
+    assert!(super::calls(&mut redis.client(), "cluster|info") > 2);
+    assert_eq!(anteroom.log().matches(cause).count(), 1, "{}", anteroom.log());
+    // Another cause is said too.
+    drop(redis);
+    until("the new cause is said", || ours.run("GET k").contains("refused"));
+    assert_eq!(anteroom.log().matches(cause).count(), 1, "{}", anteroom.log());
+    assert!(anteroom.log().contains("refused"), "{}", anteroom.log());
+}
+
+#[test]
 fn limits_of_all_hosts_are_decided_by_the_node_of_their_key() {
     let cluster = Cluster::start(0, "[ratelimit]\nscope = \"upstream\"");
     let mut ours = cluster.anteroom.client();

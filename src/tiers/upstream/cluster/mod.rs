@@ -33,6 +33,14 @@ use super::socket::Dialer;
 use super::statistics::Statistics;
 use crate::config::upstream::UpstreamConfig;
 
+/// Of so many nodes an error says why they are of no help.
+const SHOWN: usize = 4;
+
+/// What a node says in place of an answer.
+fn said(reply: &[u8]) -> ConnectError {
+    ConnectError::Refused(String::from_utf8_lossy(reply).trim_start_matches('-').trim().to_owned())
+}
+
 /// A master, and the connections to it.
 #[derive(Debug)]
 pub struct Node {
@@ -99,6 +107,8 @@ pub struct Cluster {
     nodes: Mutex<HashMap<Address, Arc<Node>>>,
     runtime: OnceLock<Handle>,
     wanted: Notify,
+    /// Why nobody said who has which slot, when they were asked last.
+    fault: Mutex<Option<String>>,
 }
 
 impl Cluster {
@@ -121,6 +131,7 @@ impl Cluster {
             nodes: Mutex::default(),
             runtime: OnceLock::new(),
             wanted: Notify::new(),
+            fault: Mutex::default(),
         }
     }
 
@@ -155,18 +166,53 @@ impl Cluster {
         let mut known: Vec<Address> =
             self.map.read().masters.iter().map(|node| node.address.clone()).collect();
         known.extend(self.seeds.iter().cloned());
+        known.sort();
+        known.dedup();
         let count = known.len();
+        let mut faults = Vec::new();
         for index in 0..count {
             let address = &known[(index + turn) % count];
             let limit = self.config.timeout;
-            match tokio::time::timeout(limit, self.ask(address)).await {
-                Ok(Ok(Some(ranges))) => return self.adopt(ranges),
-                Ok(Ok(None)) => tracing::debug!("{address:?} says that the cluster does not work"),
-                Ok(Err(error)) => tracing::debug!("{address:?} does not say who has which slot: {error}"),
-                Err(_) => tracing::debug!("{address:?} does not say in time who has which slot"),
-            }
+            let why = match tokio::time::timeout(limit, self.ask(address)).await {
+                Ok(Ok(Some(ranges))) => {
+                    if self.fault.lock().take().is_some() {
+                        tracing::info!("the cluster upstream says who has which slot");
+                    }
+                    return self.adopt(ranges);
+                }
+                Ok(Ok(None)) => "says that the cluster does not work".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => ConnectError::TimedOut(limit).to_string(),
+            };
+            faults.push((address, why));
         }
-        tracing::warn!("no node of the cluster upstream says who has which slot");
+        self.failed(faults);
+    }
+
+    /// Nobody has said who has which slot. The log has it once for each cause.
+    fn failed(&self, mut faults: Vec<(&Address, String)>) {
+        // They are asked in another order each time.
+        faults.sort();
+        let count = faults.len();
+        let mut shown: Vec<String> = faults
+            .into_iter()
+            .take(SHOWN)
+            .map(|((host, port), why)| format!("{host}:{port}: {why}"))
+            .collect();
+        if count > SHOWN {
+            shown.push(format!("and {} more", count - SHOWN));
+        }
+        let fault = format!("no node of the cluster says who has which slot ({})", shown.join("; "));
+        let mut last = self.fault.lock();
+        if last.as_ref() != Some(&fault) {
+            tracing::warn!("{fault}");
+            *last = Some(fault);
+        }
+    }
+
+    /// Why nobody says who has which slot, if nobody does.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.lock().clone()
     }
 
     async fn ask(
@@ -177,7 +223,7 @@ impl Cluster {
         let mut connection = Connection::open(&config, &self.dialer, false, &self.statistics).await?;
         let info = connection.ask(&["CLUSTER", "INFO"]).await?;
         if frame::is_error(&info) {
-            return Err(ConnectError::Refused(String::from_utf8_lossy(&info).trim().to_owned()));
+            return Err(said(&info));
         }
         // One that is cut off from the others knows nothing of what they have decided; but where no node says that all is
         // well, because some slots are nobody's, the slots that are somebody's are still served if the cluster is set so.
@@ -186,8 +232,11 @@ impl Cluster {
             return Ok(None);
         }
         let reply = connection.ask(&["CLUSTER", "SLOTS"]).await?;
-        let refused = || ConnectError::Refused(String::from_utf8_lossy(&reply).trim().to_owned());
-        slots::read(&reply, &address.0).map(Some).ok_or_else(refused)
+        let ranges = slots::read(&reply, &address.0).ok_or_else(|| said(&reply))?;
+        if ranges.is_empty() {
+            return Err(ConnectError::Refused("no node has any slot".to_owned()));
+        }
+        Ok(Some(ranges))
     }
 
     fn adopt(&self, ranges: Vec<(std::ops::RangeInclusive<u16>, Address)>) {
