@@ -36,6 +36,8 @@ pub struct DatabaseConfig {
     pub journal_fsync: JournalFsync,
     /// The journal's bound in bytes; at it, writes are refused.
     pub journal_max_size: Size,
+    /// How long a change may wait for the database before writes are refused; 0 for ever.
+    pub journal_max_age: Span,
     /// Whether the default table is created if it is missing.
     pub auto_create: bool,
     /// How long a statement may take.
@@ -62,6 +64,7 @@ impl Default for DatabaseConfig {
             journal: JournalPlace::Local,
             journal_fsync: JournalFsync::EverySecond,
             journal_max_size: Size(1 << 30),
+            journal_max_age: Span(Duration::ZERO),
             auto_create: false,
             statement_timeout: Span(Duration::from_secs(30)),
             prepared_statements: true,
@@ -258,6 +261,7 @@ impl DatabaseConfig {
             "journal" => self.journal = of(value)?,
             "journal-fsync" => self.journal_fsync = of(value)?,
             "journal-max-size" => self.journal_max_size = of(value)?,
+            "journal-max-age" => self.journal_max_age = of(value)?,
             "auto-create" => self.auto_create = of(value)?,
             "statement-timeout" => self.statement_timeout = of(value)?,
             "prepared-statements" => self.prepared_statements = of(value)?,
@@ -358,6 +362,7 @@ mod tests {
             flush-interval = "250ms"
             journal-fsync = "always"
             journal-max-size = "64mb"
+            journal-max-age = "1h"
             statement-timeout = 5
             [[rules]]
             pattern = "user:{id}"
@@ -378,6 +383,7 @@ mod tests {
         assert_eq!(config.flush_interval.0, Duration::from_millis(250));
         assert_eq!(config.journal_fsync, JournalFsync::Always);
         assert_eq!(config.journal_max_size.0, 64 << 20);
+        assert_eq!(config.journal_max_age.0, Duration::from_secs(3600));
         assert_eq!(config.statement_timeout.0, Duration::from_secs(5));
         assert_eq!(config.rules[0].mode, Mode::WriteThrough);
         assert_eq!(config.rules[0].ttl.unwrap().0, Duration::from_secs(300));

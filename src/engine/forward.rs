@@ -6,25 +6,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use smallvec::SmallVec;
-
-use super::batch::{Awaited, Batch, Element, Place, Unit, encode_fill, write_elements};
+use super::batch::{Awaited, Batch, Place};
+use super::block::{is_plain_block, queue};
 use super::execute::Flow;
+use super::own_connection::own;
 use super::pending::Pending;
-use super::spread::{CROSS_SLOT, Keys, only_slot};
+use super::spread::{Keys, only_slot};
 use super::touch::{Routed, Touch, foreign_route, is_plain, only_key, touch_of};
-use super::tracked::Reads;
 use super::worker::Worker;
 use crate::clients::{ReplyMode, Session};
-use crate::commands::routing::{Route, foreign_command};
+use crate::commands::routing::Route;
 use crate::commands::spec::{Control, Run, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::upstream::KeyTier;
 use crate::protocol::{Args, Protocol, Reply, ReplyError};
-use crate::tiers::upstream::{
-    Again, Call, Expected, Form, Found, Miss, Request, Rewrite, Stream, Target, Upstream, Watched, Writing,
-    encode, invalidate, now_ms, slot_of,
-};
+use crate::tiers::upstream::{Call, Expected, Form, Request, Upstream, Watched, Writing, encode, invalidate};
 
 impl Worker {
     /// Sends a request upstream, or answers it from the near cache; `None` if it is to run here.
@@ -112,40 +108,6 @@ impl Worker {
             }
             Route::Shared | Route::Local => return self.shared(upstream, session, routed, hash, args, out),
         })
-    }
-
-    /// The way of most requests: a read of one key by a client that is in no special state. Says whether it was one.
-    #[inline]
-    fn read_at_once(
-        &mut self,
-        upstream: &Arc<Upstream>,
-        session: &mut Session,
-        command: &'static Command,
-        hash: u64,
-        args: Args<'_>,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let (routing, resp3) = (&command.routing, session.protocol == Protocol::Resp3);
-        let Some(key_at) = command.single_key() else { return false };
-        let is_special =
-            session.transaction.is_some() || session.stream.is_some() || session.watched_upstream.is_some();
-        if !routing.is_cacheable
-            || is_special
-            || !resp3 && routing.rewriting.is_none()
-            || self.instance.pause.is_set()
-            || args.get(key_at).is_none_or(|key| upstream.tier_of(key).is_some())
-            || self.admit(session, command, args).is_err()
-        {
-            return false;
-        }
-        session.client.last_command.store(command.index, Relaxed);
-        let begin = self.ticks;
-        let rewrite = routing.rewriting.filter(|_| !resp3).map(|rewriting| rewriting.with(args.len()));
-        let request =
-            Request { db: session.db, command: command.index, args, key_at, has_rest: true, resp3, hash };
-        self.read(upstream, session, &request, rewrite, out);
-        self.measure(&session.client, command, args, begin);
-        true
     }
 
     pub(super) fn refused(
@@ -342,119 +304,6 @@ impl Worker {
         }
     }
 
-    /// Sends a whole transaction.
-    fn exec_upstream(&mut self, upstream: &Arc<Upstream>, session: &mut Session, out: &mut Vec<u8>) -> Flow {
-        let at = out.len();
-        let is_plain = is_plain_block(session);
-        let transaction = session.transaction.take().unwrap_or_default();
-        session.client.queued.store(0, Relaxed);
-        session.client.transaction_memory.store(0, Relaxed);
-        let (mut bytes, mut forms) = (Vec::new(), Vec::new());
-        let (mut keys, mut all, mut db) = (SmallVec::new(), false, session.db);
-        let mut slots = Keys::new();
-        let mut read: Vec<Box<[u8]>> = Vec::new();
-        encode([&b"MULTI"[..]].into_iter(), &mut bytes);
-        for (command, args) in &transaction.forwarded {
-            let args = args.as_args();
-            encode(args.iter(), &mut bytes);
-            let command = command.map(|index| COMMANDS.at(index));
-            forms.push(
-                command.and_then(rewriting).map_or(Rewrite::Plain, |rewriting| rewriting.with(args.len())),
-            );
-            let touch = match command {
-                Some(command) => touch_of(command, args),
-                None => foreign_route(upstream, args, ReplyError::SYNTAX)
-                    .map_or(Touch::Everything, |routed| routed.touch),
-            };
-            if upstream.cluster.is_some()
-                && let Touch::Reads(keys) | Touch::Writes(keys) = &touch
-            {
-                slots.extend(keys.iter().cloned());
-            }
-            if let Touch::Reads(keys) = &touch
-                && session.tracking.is_some()
-            {
-                read.extend(keys.iter().map(|(_, key)| key.clone()));
-            }
-            match touch {
-                Touch::Reads(_) if !is_plain && session.watched_upstream.is_none() => {}
-                Touch::Reads(more) | Touch::Writes(more) => keys.extend(more),
-                Touch::Everything => all = true,
-                Touch::Nothing => {}
-            }
-            if command.is_some_and(|command| command.spec.name == "select")
-                && let Some(index) = crate::types::number::parse_i64(args.at(1))
-            {
-                db = index.max(0) as usize;
-            }
-        }
-        encode([&b"EXEC"[..]].into_iter(), &mut bytes);
-        // Without a cluster there are none.
-        let Ok(slot) = only_slot(&slots) else {
-            session.watched_upstream = None;
-            // In the words of Redis, which do not speak of an abort.
-            if !is_silenced(session) {
-                Reply::new(out, session.protocol).error(&CROSS_SLOT);
-            }
-            return Flow::Next;
-        };
-        if upstream.cluster.is_some() {
-            db = 0;
-        }
-        let writing = if all { upstream.writing_all() } else { upstream.writing(keys) };
-        let reads = self.reads_of(session, read.iter().map(|key| &**key));
-        let replies = transaction.forwarded.len() + 2;
-        let resp3 = session.protocol == Protocol::Resp3;
-        if let Some(watched) = session.watched_upstream.take() {
-            let call = Call {
-                db: session.db,
-                resp3,
-                requests: bytes,
-                replies,
-                writing,
-                is_bounded: true,
-                is_last: db == session.db,
-                slot,
-            };
-            session.select(db);
-            return own(upstream, watched, call, reads, is_silenced(session));
-        }
-        let form = if is_plain || resp3 { Form::Raw } else { Form::Block(forms) };
-        let batch = self.batch(is_plain);
-        if upstream.cluster.is_some() {
-            let queued: Vec<_> = (1..replies).map(|_| batch.gather.ticket()).collect();
-            let (ticket, place) = batch.gather.ticket();
-            let first = queued.first().map_or(place, |(_, place)| *place);
-            let mut expected: Vec<Expected> = queued
-                .into_iter()
-                .map(|(ticket, _)| Expected::Answer(ticket, Form::Raw, Writing::default()))
-                .collect();
-            expected.push(Expected::Answer(ticket, form.clone(), writing));
-            let target = slot.map_or(Target::Any, Target::Slot);
-            let again = Again { target, sent_to: None, bytes, replies, form, keys: slots };
-            batch.add_unit(Unit { requests: None, expected, again, first });
-            let what = Awaited::One { place, is_write: true };
-            batch.places.push(Place { at, what, is_silent: is_silenced(session), reads });
-            return Flow::Next;
-        }
-        let (ticket, place) = batch.gather.ticket();
-        let what = Awaited::One { place, is_write: true };
-        batch.places.push(Place { at, what, is_silent: is_silenced(session), reads });
-        let mut expected: Vec<Expected> = (0..replies - 1).map(|_| Expected::Ignored).collect();
-        expected.push(Expected::Answer(ticket, form, writing));
-        if db != session.db {
-            // The connection must be where it is believed to be.
-            encode(
-                [&b"SELECT"[..], itoa::Buffer::new().format(session.db).as_bytes()].into_iter(),
-                &mut bytes,
-            );
-            expected.push(Expected::Selected);
-        }
-        batch.add(upstream, session.db, expected, |to| to.extend_from_slice(&bytes));
-        session.select(db);
-        Flow::Next
-    }
-
     /// By a shared connection, unless the near cache knows.
     fn shared(
         &mut self,
@@ -496,168 +345,6 @@ impl Worker {
             self.measure(&session.client, command, args, begin);
         }
         Some(Flow::Next)
-    }
-
-    /// A read of one key.
-    fn read(
-        &mut self,
-        upstream: &Arc<Upstream>,
-        session: &mut Session,
-        request: &Request<'_>,
-        rewrite: Option<Rewrite>,
-        out: &mut Vec<u8>,
-    ) {
-        let (now, mark) = (crate::clock::steady_ms(self.ticks), out.len());
-        let reads = self.reads_of(session, std::iter::once(request.args.at(request.key_at)));
-        let form = || rewrite.map_or(Form::Raw, Form::Resp2);
-        match upstream.near.find(request, now, out) {
-            Found::Reply { refresh } => {
-                if let Some(reads) = reads {
-                    reads.note();
-                }
-                let percent = upstream.config.shadow_percent;
-                let is_sample = percent > 0.0 && fastrand::f64() * 100.0 < percent;
-                if refresh || is_sample {
-                    let shadow = is_sample.then(|| out[mark..].into());
-                    if let Some(filling) = upstream.near.read_again(request, now_ms(), shadow) {
-                        crate::tiers::upstream::count(&upstream.statistics.refreshes);
-                        let mut bytes = Vec::new();
-                        encode_fill(request, &mut bytes);
-                        let expected = [Expected::Ttl, Expected::Fill(Box::new(filling), form())];
-                        let node = upstream.cluster.as_ref().map(|cluster| {
-                            cluster.at(&Target::Slot(slot_of(request.args.at(request.key_at))))
-                        });
-                        let link = match &node {
-                            Some(Some(node)) => &node.tracked,
-                            // In a cluster of which nothing is known, it is never made, and refuses.
-                            _ => &upstream.tracked,
-                        };
-                        if let Some(None) = node {
-                            link.refuse(expected.into());
-                        } else {
-                            link.send(request.db, &bytes, expected, now_ms());
-                            link.flush();
-                        }
-                    }
-                }
-                if is_silenced(session) {
-                    out.truncate(mark);
-                }
-            }
-            Found::Nothing if upstream.cluster.is_some() => {
-                self.miss_in_cluster(upstream, request, form(), (mark, is_silenced(session), reads));
-            }
-            Found::Nothing => {
-                let batch = self.batch(false);
-                let (ticket, place) = batch.gather.ticket();
-                let what = Awaited::One { place, is_write: false };
-                batch.places.push(Place { at: mark, what, is_silent: is_silenced(session), reads });
-                match upstream.near.miss(request, now_ms(), ticket) {
-                    Miss::Joined => {}
-                    Miss::Lead(filling) => {
-                        let expected = [Expected::Ttl, Expected::Fill(Box::new(filling), form())];
-                        batch.add(upstream, request.db, expected, |to| encode_fill(request, to));
-                    }
-                    Miss::Unkept(ticket) => {
-                        let expected = [Expected::Answer(ticket, form(), Writing::default())];
-                        batch.add(upstream, request.db, expected, |to| encode(request.args.iter(), to));
-                    }
-                }
-            }
-        }
-    }
-
-    /// `MGET`: each key by itself, those that are missing in one request.
-    fn read_several(
-        &mut self,
-        upstream: &Arc<Upstream>,
-        session: &mut Session,
-        command: &Command,
-        keys: &[(u64, Box<[u8]>)],
-        args: Args<'_>,
-        out: &mut Vec<u8>,
-    ) {
-        let Some(get) = COMMANDS.get(b"get").map(|get| get.index) else { return };
-        let resp3 = session.protocol == Protocol::Resp3;
-        let rewrite = (!resp3).then_some(Rewrite::Plain);
-        let now = crate::clock::steady_ms(self.ticks);
-        let db = session.db;
-        let request = |command, index: usize| Request {
-            db,
-            command,
-            args,
-            key_at: index + 1,
-            has_rest: false,
-            resp3,
-            hash: keys[index].0,
-        };
-        // GET's reply to another type is an error, MGET's is null.
-        let fits = |reply: &[u8]| matches!(reply.first(), Some(b'$' | b'_'));
-        let reads = self.reads_of(session, keys.iter().map(|(_, key)| &**key));
-        let mut elements: Vec<Element> = Vec::with_capacity(keys.len());
-        let mut missing: SmallVec<[usize; 8]> = SmallVec::new();
-        for index in 0..keys.len() {
-            let mut here = Vec::new();
-            if upstream.near.find_if(&request(get, index), now, fits, &mut here) == Found::Nothing {
-                missing.push(index);
-            }
-            elements.push(Element::Here(here));
-        }
-        let (mark, is_silent) = (out.len(), is_silenced(session));
-        if missing.is_empty() {
-            if let Some(reads) = reads {
-                reads.note();
-            }
-            if !is_silent {
-                write_elements(&elements, &[], out);
-            }
-            return;
-        }
-        if upstream.cluster.is_some() {
-            let form = rewrite.map_or(Form::Raw, Form::Resp2);
-            for index in missing {
-                elements[index] =
-                    self.element_in_cluster(upstream, &request(command.index, index), &form, get);
-            }
-            let what = Awaited::Elements(elements);
-            self.batch(false).places.push(Place { at: mark, what, is_silent, reads });
-            return;
-        }
-        let batch = self.batch(false);
-        let (mut bytes, mut asked, mut fillings) = (Vec::new(), vec![&b"MGET"[..]], Vec::new());
-        let (mut unkept_keys, mut unkept) = (vec![&b"MGET"[..]], Vec::new());
-        let sent_ms = now_ms();
-        for index in missing {
-            let (ticket, place) = batch.gather.ticket();
-            elements[index] = Element::Awaited(place);
-            match upstream.near.miss(&request(command.index, index), sent_ms, ticket) {
-                Miss::Joined => {}
-                Miss::Lead(filling) => {
-                    asked.push(&keys[index].1);
-                    fillings.push(filling);
-                }
-                Miss::Unkept(ticket) => {
-                    unkept_keys.push(&keys[index].1);
-                    unkept.push(ticket);
-                }
-            }
-        }
-        let form = || rewrite.map_or(Form::Raw, Form::Resp2);
-        let mut expected: Vec<Expected> = Vec::new();
-        if !fillings.is_empty() {
-            for key in &asked[1..] {
-                encode([&b"PTTL"[..], key].into_iter(), &mut bytes);
-                expected.push(Expected::Ttl);
-            }
-            encode(asked.into_iter(), &mut bytes);
-            expected.push(Expected::Fills(fillings, form(), get));
-        }
-        if !unkept.is_empty() {
-            encode(unkept_keys.into_iter(), &mut bytes);
-            expected.push(Expected::Elements(unkept, form()));
-        }
-        batch.add(upstream, session.db, expected, |to| to.extend_from_slice(&bytes));
-        batch.places.push(Place { at: mark, what: Awaited::Elements(elements), is_silent, reads });
     }
 
     /// What is not kept.
@@ -716,97 +403,6 @@ impl Worker {
         crate::tiers::upstream::count(&upstream.statistics.requests);
     }
 
-    /// By a connection of the client's own.
-    fn dedicated(
-        &mut self,
-        upstream: &Arc<Upstream>,
-        session: &mut Session,
-        routed: Routed<'_>,
-        args: Args<'_>,
-        out: &mut Vec<u8>,
-    ) -> Flow {
-        let slot = match &routed.touch {
-            Touch::Writes(keys) | Touch::Reads(keys) if upstream.cluster.is_some() => only_slot(keys),
-            _ => Ok(None),
-        };
-        let slot = match slot {
-            Ok(slot) => slot,
-            Err(error) => return self.refused(session, args, &error, out),
-        };
-        let reads = match &routed.touch {
-            Touch::Reads(keys) => self.reads_of(session, keys.iter().map(|(_, key)| &**key)),
-            _ => None,
-        };
-        let writing = match routed.touch {
-            Touch::Everything => upstream.writing_all(),
-            // What another connection reads may be newer than what is kept.
-            Touch::Writes(keys) | Touch::Reads(keys) => upstream.writing(keys),
-            Touch::Nothing => Writing::default(),
-        };
-        let mut requests = Vec::new();
-        encode(args.iter(), &mut requests);
-        let is_bounded = routed.route != Route::Dedicated
-            || routed.command.is_some_and(|command| matches!(command.spec.run, Run::Control(_)));
-        let (watched, is_last) = match &session.watched_upstream {
-            Some(watched) => (watched.clone(), false),
-            None => (Watched::default(), true),
-        };
-        let resp3 = session.protocol == Protocol::Resp3;
-        let call = Call { db: session.db, resp3, requests, replies: 1, writing, is_bounded, is_last, slot };
-        own(upstream, watched, call, reads, is_silenced(session))
-    }
-
-    /// Subscriptions and `MONITOR`.
-    fn stream(&mut self, upstream: &Arc<Upstream>, session: &mut Session, args: Args<'_>) -> Flow {
-        let is_monitor = args.is(0, "monitor");
-        let (resp3, db) = (session.protocol == Protocol::Resp3, session.db);
-        let mut request = Vec::new();
-        encode(args.iter(), &mut request);
-        let stream = session.stream.get_or_insert_with(|| {
-            let is_sharded = args.is(0, "ssubscribe") && args.len() > 1;
-            Stream::open(upstream, resp3, db, is_sharded.then(|| slot_of(args.at(1))), is_monitor)
-        });
-        stream.send(request);
-        // Its replies come by the stream; those before them are out already.
-        let settled = stream.settled();
-        Flow::Pending(Pending::reply(Box::pin(async move {
-            settled.await;
-            Vec::new()
-        })))
-    }
-
-    /// A request of a client that has subscriptions; `None` if it is to be treated as any other.
-    fn in_stream(&mut self, session: &mut Session, args: Args<'_>, out: &mut Vec<u8>) -> Option<Flow> {
-        let stream = session.stream.as_mut()?;
-        stream.drain(out);
-        if stream.is_over() {
-            session.stream = None;
-            return None;
-        }
-        let is_own = foreign_command(args.at(0)).is_some_and(|foreign| foreign.route == Route::Stream);
-        let ends = ["quit", "reset"].iter().any(|name| args.is(0, name));
-        if is_own || ends || session.protocol == Protocol::Resp3 || stream.is_monitor() {
-            return None;
-        }
-        if !stream.is_settled() {
-            // Whether it may run depends on what upstream has yet to say.
-            let settled = stream.settled();
-            let fill = Box::pin(async move {
-                settled.await;
-                Ok(())
-            });
-            return Some(Flow::Pending(Pending::fill(fill, args)));
-        }
-        let mut request = Vec::new();
-        encode(args.iter(), &mut request);
-        stream.send(request);
-        let settled = stream.settled();
-        Some(Flow::Pending(Pending::reply(Box::pin(async move {
-            settled.await;
-            Vec::new()
-        }))))
-    }
-
     pub(super) fn batch(&mut self, is_plain: bool) -> &mut Batch {
         self.batch.get_or_insert_with(|| Batch::new(is_plain))
     }
@@ -823,42 +419,6 @@ impl Worker {
     }
 }
 
-/// By a connection of the client's own.
-fn own(
-    upstream: &Arc<Upstream>,
-    watched: Watched,
-    call: Call,
-    reads: Option<Box<Reads>>,
-    is_silent: bool,
-) -> Flow {
-    let is_bounded = call.is_bounded;
-    let reply = watched.call(upstream.clone(), call);
-    let mut pending = Pending::reply(Box::pin(async move {
-        let reply = reply.await;
-        if let Some(reads) = reads {
-            reads.tell_at_once();
-        }
-        reply
-    }));
-    if is_silent {
-        pending.silence();
-    }
-    Flow::Pending(if is_bounded { pending } else { pending.unbounded() })
-}
-
-fn queue(session: &mut Session, command: Option<&Command>, args: Args<'_>, out: &mut Vec<u8>) -> Flow {
-    let is_silent = is_silenced(session);
-    if let Some(transaction) = &mut session.transaction {
-        transaction.push_forwarded(command.map(|command| command.index), args);
-        session.client.queued.store(transaction.forwarded.len() + 1, Relaxed);
-        session.client.transaction_memory.store(transaction.memory(), Relaxed);
-    }
-    if !is_silent {
-        Reply::new(out, session.protocol).simple("QUEUED");
-    }
-    Flow::Next
-}
-
 /// Whether the client does not want this reply (`CLIENT REPLY`); a skip is used up.
 pub(super) fn is_silenced(session: &mut Session) -> bool {
     match session.reply_mode {
@@ -868,23 +428,5 @@ pub(super) fn is_silenced(session: &mut Session) -> bool {
             true
         }
         ReplyMode::Off | ReplyMode::SkipThis => true,
-    }
-}
-
-fn is_plain_block(session: &Session) -> bool {
-    let commands = session.transaction.iter().flat_map(|transaction| &transaction.forwarded);
-    session.protocol == Protocol::Resp2
-        && commands
-            .map(|(command, _)| command.map(|index| COMMANDS.at(index)))
-            .any(|command| command.and_then(rewriting).is_none())
-}
-
-/// How a queued command's reply differs in RESP2, if that is known.
-fn rewriting(command: &'static Command) -> Option<crate::commands::routing::Rewriting> {
-    match command.spec.run {
-        // What does not wait replies in ways of its own.
-        Run::Blocking(_) => None,
-        Run::Session(_) | Run::Control(_) => Some(crate::commands::routing::Rewriting::Plain),
-        _ => command.routing.rewriting,
     }
 }

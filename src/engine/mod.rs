@@ -5,6 +5,7 @@
 
 mod apart;
 mod batch;
+mod block;
 mod blocking;
 mod database;
 mod execute;
@@ -13,6 +14,8 @@ mod hold;
 mod leases;
 mod limits;
 mod merge;
+mod near_reads;
+mod own_connection;
 mod pending;
 mod pipeline;
 mod postponed;

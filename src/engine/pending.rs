@@ -121,6 +121,10 @@ impl Worker {
                 if !pending.silent {
                     out.extend_from_slice(&replies);
                 }
+                // With the replies, so that who changed a key himself hears of it with that.
+                if session.client.pushes.is_waiting() {
+                    out.extend_from_slice(&session.client.pushes.take());
+                }
                 return Step::Flush;
             }
             (Finished::Decided(decision), wait) => {

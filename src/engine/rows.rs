@@ -17,7 +17,7 @@ use crate::protocol::{Args, Reply, ReplyError};
 use crate::tiers::database::flights::Flight;
 use crate::tiers::database::rules::Mode;
 use crate::tiers::database::store::{Failure, RowState};
-use crate::tiers::database::tier::{Tier, refusal};
+use crate::tiers::database::tier::Tier;
 use crate::tiers::local::{DATABASE, LockPlan, View};
 use crate::types::hasher::hash_bytes;
 use crate::types::number::parse_i64;
@@ -108,7 +108,7 @@ impl Worker {
         }
         view.select(selected);
         if writes && let Err(error) = tier.admit(bytes) {
-            return Prepared::Refused(refusal(&error));
+            return Prepared::Refused(error);
         }
         // The order of versions is that of the writes, also where one goes through the backlog and one beside it.
         waits.flush |= through && pinned;

@@ -189,6 +189,7 @@ impl Running {
                 // Its receiver waits right below.
                 drop(opened.send(tier));
                 if let Some(tier) = running {
+                    tokio::spawn(tier.watch_age());
                     tier.run_flusher().await;
                 }
             });

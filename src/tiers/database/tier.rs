@@ -116,6 +116,8 @@ pub struct Tier {
     /// Records up to this slot are to be flushed without waiting for a batch to fill.
     pub(super) hurry: AtomicU64,
     pub(super) stopping: AtomicBool,
+    /// A change has waited for longer than it may.
+    is_overdue: AtomicBool,
     /// Keys whose change is being committed.
     pub lanes: Lanes,
     /// Results of named queries.
@@ -189,6 +191,7 @@ impl Tier {
             done: watch::channel(0).0,
             hurry,
             stopping: AtomicBool::new(false),
+            is_overdue: AtomicBool::new(false),
             lanes: Lanes::default(),
             results: Results::default(),
             stale: Mutex::default(),
@@ -202,9 +205,32 @@ impl Tier {
     /// Whether the journal has room for so many bytes more: to be asked before the cache is changed.
     ///
     /// # Errors
-    /// It is full, or has failed.
-    pub fn admit(&self, bytes: usize) -> Result<(), JournalError> {
-        self.journal.reserve(bytes).map(drop)
+    /// It is full, or has failed, or what it holds has waited for too long.
+    pub fn admit(&self, bytes: usize) -> Result<(), ReplyError> {
+        if self.is_overdue.load(Ordering::Relaxed) {
+            return Err(ReplyError::new(format!(
+                "BUSY the write is refused, the database has not taken those before it: one has waited for over {:?}",
+                self.config.journal_max_age.0
+            )));
+        }
+        self.journal.reserve(bytes).map(drop).map_err(|error| refusal(&error))
+    }
+
+    /// Looks again and again whether a change has waited for longer than it may. Ends at once if it may for ever.
+    pub(super) async fn watch_age(&self) {
+        const STEP: Duration = Duration::from_millis(100);
+        let most = self.config.journal_max_age.0;
+        while !most.is_zero() {
+            tokio::time::sleep(STEP.min(most / 4)).await;
+            let (_, age) = self.depth();
+            if self.is_overdue.swap(age > most, Ordering::Relaxed) != (age > most) {
+                tracing::warn!(
+                    ?age,
+                    refused = age > most,
+                    "writes under rules of the database: the oldest's wait"
+                );
+            }
+        }
     }
 
     /// Takes changes that were made to the cache, with the locks of their keys held.

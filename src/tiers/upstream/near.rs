@@ -358,6 +358,10 @@ impl Near {
     /// It was acknowledged, or lost.
     pub fn end_write(&self, hash: u64, key: &[u8]) {
         self.change(hash, key, KeyState::end_write);
+        // Upstream will say so too, but maybe only after the reply to the write, which goes another way.
+        if let Some(listener) = self.listener.get() {
+            listener.changed(key, true);
+        }
     }
 
     /// A write of ours that may concern every key is about to be sent.
@@ -500,6 +504,26 @@ mod tests {
 
     fn fill(near: &Near, words: &[&str], reply: &[u8], deadline_ms: u64) {
         near.settle(lead(near, words), &Ok(reply.into()), Some(deadline_ms), None);
+    }
+
+    #[test]
+    fn who_keeps_what_he_reads_is_told_of_a_write_of_ours_when_it_ends() {
+        #[derive(Default)]
+        struct Told(Mutex<Vec<String>>);
+        impl Listener for Told {
+            fn changed(&self, key: &[u8], _: bool) {
+                self.0.lock().push(String::from_utf8_lossy(key).into_owned());
+            }
+            fn flushed(&self) {
+                self.0.lock().push("all".to_owned());
+            }
+        }
+        let (near, told): (_, &'static Told) = (near(), Box::leak(Box::default()));
+        near.set_listener(told);
+        near.begin_write(hash_bytes(b"k"), b"k");
+        assert!(told.0.lock().is_empty());
+        near.end_write(hash_bytes(b"k"), b"k");
+        assert_eq!(*told.0.lock(), ["k"], "before the reply goes out, whenever upstream says so");
     }
 
     #[test]

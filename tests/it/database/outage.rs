@@ -114,3 +114,21 @@ fn while_the_database_is_away_writes_are_taken_up_to_the_journals_bound() {
     flush(&server);
     check(&postgres, &values);
 }
+
+#[test]
+fn writes_are_refused_while_one_waits_for_longer_than_it_may() {
+    let (postgres, server) = start("flush-interval = '20ms'\njournal-max-age = '500ms'");
+    let mut client = server.client();
+    assert_eq!(client.run("SET any:1 a"), "+OK\r\n");
+    flush(&server);
+    postgres.signal(libc::SIGSTOP);
+    assert_eq!(client.run("SET any:1 b"), "+OK\r\n");
+    wait_for(|| client.run("SET any:2 c").starts_with("-BUSY the write is refused"));
+    // Reads go on, and so does what no rule concerns.
+    assert_eq!(client.run("GET any:1"), "$1\r\nb\r\n");
+    assert_eq!(client.run("SET other 1"), "+OK\r\n");
+    postgres.signal(libc::SIGCONT);
+    wait_for(|| client.run("SET any:2 d") == "+OK\r\n");
+    flush(&server);
+    assert_eq!(postgres.sql("SELECT count(*) FROM anteroom_entries"), ["2"]);
+}
