@@ -77,17 +77,17 @@ pub struct Sentinels {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "rediss" } else { "redis" };
         if let Some(Sentinels { addresses, master }) = &self.sentinels {
             let addresses: Vec<String> =
                 addresses.iter().map(|(host, port)| format!("{host}:{port}")).collect();
-            return write!(formatter, "redis-sentinel://{}/{master}/{}", addresses.join(","), self.db);
+            return write!(formatter, "{scheme}-sentinel://{}/{master}/{}", addresses.join(","), self.db);
         }
         if let Some(addresses) = &self.cluster {
             let addresses: Vec<String> =
                 addresses.iter().map(|(host, port)| format!("{host}:{port}")).collect();
-            return write!(formatter, "redis-cluster://{}", addresses.join(","));
+            return write!(formatter, "{scheme}-cluster://{}", addresses.join(","));
         }
-        let scheme = if self.tls { "rediss" } else { "redis" };
         write!(formatter, "{scheme}://{}:{}/{}", self.host, self.port, self.db)
     }
 }
@@ -113,21 +113,19 @@ pub enum KeyTier {
 impl Endpoint {
     /// Reads `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS, or
     /// `redis-sentinel://[[user]:password@]host[:port][,host[:port]...]/master[/database]`, or
-    /// `redis-cluster://[[user]:password@]host[:port][,host[:port]...]`; user and password are the masters'.
+    /// `redis-cluster://[[user]:password@]host[:port][,host[:port]...]`; user and password are the masters'. Both are
+    /// by TLS too, as `rediss-sentinel://` (the Sentinels as well) and `rediss-cluster://`.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("must be a URL, as redis://host:6379".to_owned())?;
-        let (tls, has_sentinels) = (scheme == "rediss", scheme == "redis-sentinel");
-        let is_cluster = scheme == "redis-cluster";
-        if scheme == "rediss-cluster" {
-            return Err("a cluster by TLS is not served yet: use redis-cluster://".to_owned());
-        }
-        if scheme != "redis" && !tls && !has_sentinels && !is_cluster {
+        let (server, kind) = scheme.split_once('-').unwrap_or((scheme, ""));
+        let (tls, has_sentinels, is_cluster) = (server == "rediss", kind == "sentinel", kind == "cluster");
+        if server != "redis" && !tls || scheme.contains('-') && !has_sentinels && !is_cluster {
             return Err(format!(
-                "the scheme '{scheme}' is not known: it must begin with redis://, rediss://, redis-sentinel:// or \
-                 redis-cluster://"
+                "the scheme '{scheme}' is not known: it must begin with redis://, redis-sentinel:// or \
+                 redis-cluster://, or by TLS rediss://, rediss-sentinel:// or rediss-cluster://"
             ));
         }
         let (credentials, place) =
@@ -348,7 +346,13 @@ mod tests {
         let endpoint = Endpoint::parse("redis-sentinel://:pw@a,b:1/main/2").unwrap();
         let sentinels = endpoint.sentinels.unwrap();
         assert_eq!(sentinels.addresses, [("a".to_owned(), 26379), ("b".to_owned(), 1)]);
-        assert_eq!((sentinels.master.as_str(), endpoint.db), ("main", 2));
+        assert_eq!((sentinels.master.as_str(), endpoint.db, endpoint.tls), ("main", 2, false));
+        for (url, is_cluster) in [("rediss-sentinel://a:1/main/0", false), ("rediss-cluster://a:1,b:2", true)]
+        {
+            let endpoint = Endpoint::parse(url).unwrap();
+            assert!(endpoint.tls && endpoint.cluster.is_some() == is_cluster);
+            assert_eq!(format!("{endpoint:?}"), url);
+        }
     }
 
     #[test]
@@ -356,7 +360,8 @@ mod tests {
         for (url, said) in [
             ("redis-sentinel://h", "the master's name is missing"),
             ("redis-cluster://h/1", "no database but 0"),
-            ("rediss-cluster://h", "by TLS is not served yet"),
+            ("redis-ring://h", "the scheme 'redis-ring' is not known"),
+            ("redis-://h", "the scheme 'redis-' is not known"),
             ("http://h", "the scheme 'http' is not known"),
             ("h:6379", "must be a URL"),
             ("redis://", "the host is missing"),

@@ -131,8 +131,8 @@ impl Batch {
     /// Gives each node what it has to send. Who has which slot is looked at behind the leases that reads have taken.
     fn hand_out(&mut self, upstream: &Upstream, cluster: &Cluster) {
         let mut used: Vec<Arc<Link>> = Vec::new();
-        for unit in &mut self.units {
-            let node = cluster.at(&unit.again.target);
+        let nodes = cluster.each_at(self.units.iter().map(|unit| &unit.again.target));
+        for (unit, node) in self.units.iter_mut().zip(nodes) {
             let expected = std::mem::take(&mut unit.expected);
             let bytes = unit.requests.take();
             let bytes = bytes.as_deref().unwrap_or(&unit.again.bytes);

@@ -26,8 +26,8 @@ fn faults_are_named_with_line_and_key() {
         ("syntax", "[server\n", "line 1"),
         (
             "upstream",
-            "[upstream]\nurl = \"redis-cluster://x\"\n",
-            "line 2: upstream.url: Cluster is not served yet",
+            "[upstream]\nurl = \"redis-ring://x\"\n",
+            "line 2: upstream.url: the scheme 'redis-ring' is not known",
         ),
         ("keys", "[server]\n\n[[keys]]\npattern = \"a*\"\n", "line 3: keys: tier must be"),
         (

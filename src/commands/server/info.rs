@@ -361,6 +361,9 @@ fn upstream(context: &mut Context<'_, '_>, text: &mut String) {
     let Some(upstream) = &context.instance.upstream else { return line(text, "upstream", "none") };
     line(text, "upstream", format!("{:?}", upstream.config.endpoint));
     line(text, "upstream_up", i32::from(upstream.is_up()));
+    if let Some(cluster) = &upstream.cluster {
+        line(text, "upstream_nodes", cluster.connected_nodes());
+    }
     for (name, value) in super::super::cache::figures(&upstream.statistics) {
         line(text, &format!("upstream_{}", name.replace('-', "_")), value);
     }

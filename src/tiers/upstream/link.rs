@@ -46,6 +46,8 @@ pub struct Link {
     /// What upstream says of itself.
     about: Mutex<About>,
     has_pinged: AtomicBool,
+    /// Notified when the connection is to end for good.
+    retired: Notify,
     /// Absent if there is no other tracked connection.
     among: Option<(Arc<Freshness>, Arc<AtomicU64>)>,
 }
@@ -63,6 +65,10 @@ impl Freshness {
         if let Some(heard) = heard.filter(|heard| *heard != NOT_UP) {
             near.heard(heard);
         }
+    }
+
+    fn forget(&self, gone: &Arc<AtomicU64>) {
+        self.0.write().retain(|own| !Arc::ptr_eq(own, gone));
     }
 }
 
@@ -146,6 +152,7 @@ impl Link {
             heard_ms: AtomicU64::new(0),
             about: Mutex::new(about),
             has_pinged: AtomicBool::new(false),
+            retired: Notify::new(),
             among: None,
         }
     }
@@ -208,15 +215,40 @@ impl Link {
         Settling { near: &self.near, config: &self.config, statistics: &self.statistics, ttls: Vec::new() }
     }
 
-    /// Connects, serves, and connects again, for as long as the process lives.
+    /// Ends the connection for good: what it owes fails as when it is lost, and what comes later as when it is down.
+    pub fn retire(&self) {
+        self.retired.notify_one();
+    }
+
+    /// Connects, serves, and connects again, until the connection is retired.
     pub async fn run(self: Arc<Self>) {
+        tokio::select! {
+            biased;
+            () = self.retired.notified() => {}
+            () = self.keep_up() => {}
+        }
+        let fault = "the cluster does not name this node any more";
+        if self.is_up() {
+            self.lost(fault);
+        }
+        self.give_up(fault);
+        if let Some((freshness, own)) = &self.among {
+            // Behind `lost`, which has dropped what came by it.
+            freshness.forget(own);
+        }
+    }
+
+    async fn keep_up(&self) {
         let mut backoff = Backoff::default();
         loop {
             let began = clock::monotonic();
             match self.connect().await {
                 Ok(connection) => {
                     let fault = self.serve(connection).await;
-                    tracing::warn!(tracked = self.is_tracked, "the connection to upstream is lost: {fault}");
+                    tracing::warn!(
+                        tracked = self.is_tracked,
+                        "the connection to upstream ({self:?}) is lost: {fault}"
+                    );
                     self.lost(&fault);
                     if clock::monotonic() - began > self.config.heartbeat {
                         backoff.reset();
@@ -224,8 +256,11 @@ impl Link {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(tracked = self.is_tracked, "upstream cannot be reached: {error}");
-                    self.give_up(&error);
+                    tracing::warn!(
+                        tracked = self.is_tracked,
+                        "upstream ({self:?}) cannot be reached: {error}"
+                    );
+                    self.give_up(&error.to_string());
                 }
             }
             tokio::time::sleep(backoff.next()).await;
@@ -332,13 +367,13 @@ impl Link {
     }
 
     /// No connection could be made: requests fail at once until one can.
-    fn give_up(&self, error: &ConnectError) {
+    fn give_up(&self, fault: &str) {
         let held = {
             let mut state = self.state.lock();
             state.phase = Phase::Down;
             std::mem::take(&mut state.held)
         };
-        self.about.lock().fault = Some(error.to_string());
+        self.about.lock().fault = Some(fault.to_owned());
         let settling = self.settling();
         for what in held.into_iter().flat_map(|held| held.expected) {
             settling.failure(what, Failure::Unavailable);

@@ -163,7 +163,8 @@ impl Upstream {
         let away = masters.iter().find(|node| !node.tracked.is_up()).or(masters.first());
         let up = masters.iter().find(|node| node.tracked.is_up()).or(masters.first());
         let about = up.map_or_else(|| self.tracked.about(), |node| node.tracked.about());
-        About { databases: 1, fault: away.and_then(|node| node.tracked.about().fault), ..about }
+        let fault = away.and_then(|node| node.tracked.about().fault).or_else(|| cluster.fault());
+        About { databases: 1, fault, ..about }
     }
 
     /// Whether it is connected: all of its masters, if it is a cluster.
@@ -179,7 +180,8 @@ impl Upstream {
         let node = cluster.at(&slot.map_or(Target::Any, Target::Slot));
         node.map(|node| node.pool.clone()).ok_or_else(|| {
             cluster.want_refresh();
-            ConnectError::Refused("no node is known that has the slot".to_owned())
+            let fault = cluster.fault();
+            ConnectError::Refused(fault.unwrap_or_else(|| "no node is known that has the slot".to_owned()))
         })
     }
 

@@ -1,4 +1,5 @@
-//! Where the master is: Sentinels are asked before each connection, the first that answers is believed.
+//! Where the master is: Sentinels are asked before each connection, the first that answers is believed. They are reached as
+//! the master is: by TLS if that is.
 //!
 //! That what they name is a master, the connection checks for itself (`connect`): for a moment after a failover, some
 //! still name the old one.
@@ -7,10 +8,10 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::connect::encode;
 use super::frame::{self, Scanner};
+use super::socket::Dialer;
 use crate::config::upstream::Sentinels;
 
 /// No answer is longer.
@@ -20,10 +21,10 @@ const MAX_ANSWER: usize = 64 * 1024;
 ///
 /// # Errors
 /// If none does.
-pub async fn master(sentinels: &Sentinels, limit: Duration) -> io::Result<(String, u16)> {
+pub async fn master(dialer: &Dialer, sentinels: &Sentinels, limit: Duration) -> io::Result<(String, u16)> {
     let mut faults = Vec::new();
     for (host, port) in &sentinels.addresses {
-        match tokio::time::timeout(limit, ask(host, *port, &sentinels.master)).await {
+        match tokio::time::timeout(limit, ask(dialer, (host, *port), &sentinels.master)).await {
             Ok(Ok(address)) => return Ok(address),
             Ok(Err(error)) => faults.push(format!("{host}:{port}: {error}")),
             Err(_) => faults.push(format!("{host}:{port}: no answer")),
@@ -33,12 +34,13 @@ pub async fn master(sentinels: &Sentinels, limit: Duration) -> io::Result<(Strin
     Err(io::Error::other(text))
 }
 
-async fn ask(host: &str, port: u16, master: &str) -> io::Result<(String, u16)> {
-    let mut stream = TcpStream::connect((host, port)).await?;
+async fn ask(dialer: &Dialer, (host, port): (&str, u16), master: &str) -> io::Result<(String, u16)> {
+    let mut stream = dialer.connect(host, port).await?;
     let mut request = Vec::new();
     let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", master];
     encode(words.iter().map(|word| word.as_bytes()), &mut request);
     stream.write_all(&request).await?;
+    stream.flush().await?;
     let (mut answer, mut scanner) = (Vec::new(), Scanner::default());
     loop {
         if let Some(end) = scanner.next(&answer).map_err(io::Error::other)? {

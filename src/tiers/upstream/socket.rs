@@ -28,7 +28,7 @@ pub enum Socket {
 /// How sockets are made.
 #[derive(Clone)]
 pub struct Dialer {
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<TlsConnector>,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -67,28 +67,39 @@ impl Dialer {
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?;
         let client = builder.with_root_certificates(roots).with_no_client_auth();
-        let name = ServerName::try_from(config.endpoint.host.clone()).map_err(io::Error::other)?;
-        Ok(Self { tls: Some((TlsConnector::from(Arc::new(client)), name)) })
+        name(&config.endpoint.host)?;
+        Ok(Self { tls: Some(TlsConnector::from(Arc::new(client))) })
     }
 
-    /// Connects.
+    /// Connects to upstream.
     ///
     /// # Errors
-    /// If upstream cannot be reached, or is not who it should be.
+    /// If it cannot be reached, or is not who it should be.
     pub async fn dial(&self, config: &UpstreamConfig) -> io::Result<Socket> {
         let (host, port) = match &config.endpoint.sentinels {
-            Some(sentinels) => sentinel::master(sentinels, config.timeout / 4).await?,
+            Some(sentinels) => sentinel::master(self, sentinels, config.timeout / 4).await?,
             None => (config.endpoint.host.clone(), config.endpoint.port),
         };
-        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        self.connect(&host, port).await
+    }
+
+    /// Connects to a server of upstream's: a node, a Sentinel.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or its certificate is not for this host.
+    pub async fn connect(&self, host: &str, port: u16) -> io::Result<Socket> {
+        let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         match &self.tls {
             None => Ok(Socket::Plain(stream)),
-            Some((connector, name)) => {
-                Ok(Socket::Encrypted(Box::new(connector.connect(name.clone(), stream).await?)))
-            }
+            Some(connector) => Ok(Socket::Encrypted(Box::new(connector.connect(name(host)?, stream).await?))),
         }
     }
+}
+
+/// A host as certificates name it.
+fn name(host: &str) -> io::Result<ServerName<'static>> {
+    ServerName::try_from(host.to_owned()).map_err(io::Error::other)
 }
 
 impl AsyncRead for Socket {

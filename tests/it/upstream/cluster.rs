@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::tls::{Identity, is_encrypted};
 use super::until;
 use crate::harness::{Client, Server, free_port};
 
@@ -15,10 +16,24 @@ struct Cluster {
 impl Cluster {
     /// Three masters, so many replicas of the first ones, and an Anteroom before them.
     fn start(replicas: usize, section: &str) -> Self {
+        let nodes = Self::nodes(replicas, &[]);
+        let url = format!("redis-cluster://127.0.0.1:1,127.0.0.1:{}", nodes[0].port);
+        Self::before(nodes, &url, section)
+    }
+
+    fn before(nodes: Vec<Server>, url: &str, section: &str) -> Self {
+        let anteroom = Server::configured(&format!("[upstream]\nurl = \"{url}\"\n{section}\n"), &[]);
+        let mut ours = anteroom.client();
+        until("all nodes are connected", || ours.run("INFO upstream").contains("upstream_up:1"));
+        Self { nodes, anteroom }
+    }
+
+    /// The nodes alone, each with some arguments of its own.
+    fn nodes(replicas: usize, arguments: &[Vec<String>]) -> Vec<Server> {
         let nodes: Vec<Server> = (0..3 + replicas)
-            .map(|_| {
+            .map(|index| {
                 let bus = free_port().to_string();
-                Server::redis_with(&[
+                let mut all = vec![
                     "--cluster-enabled",
                     "yes",
                     "--cluster-port",
@@ -27,7 +42,9 @@ impl Cluster {
                     "1000",
                     "--repl-diskless-sync-delay",
                     "0",
-                ])
+                ];
+                all.extend(arguments.get(index).into_iter().flatten().map(String::as_str));
+                Server::redis_with(&all)
             })
             .collect();
         let mut clients: Vec<Client> = nodes.iter().map(Server::client).collect();
@@ -54,13 +71,7 @@ impl Cluster {
             assert_eq!(client.run(&format!("CLUSTER REPLICATE {master}")), "+OK\r\n");
             until("the replica follows", || client.run("INFO replication").contains("master_link_status:up"));
         }
-        let file = nodes[0].dir.join("anteroom.toml");
-        let url = format!("redis-cluster://127.0.0.1:1,127.0.0.1:{}", nodes[0].port);
-        std::fs::write(&file, format!("[upstream]\nurl = \"{url}\"\n{section}\n")).unwrap();
-        let anteroom = Server::anteroom(&["--config", file.to_str().unwrap()]);
-        let mut ours = anteroom.client();
-        until("all nodes are connected", || ours.run("INFO upstream").contains("upstream_up:1"));
-        Self { nodes, anteroom }
+        nodes
     }
 
     /// A command at whichever node has its key.
@@ -319,6 +330,47 @@ fn a_master_that_dies_is_followed_by_its_replica() {
         }
     }
     until("all is connected", || ours.run("INFO upstream").contains("upstream_up:1"));
+    // The one that is dead was dialled for as long as it was named, and is no more.
+    let dead = format!("(redis://127.0.0.1:{}/0) cannot be reached", cluster.nodes[0].port);
+    let dialled = || cluster.anteroom.log().matches(&dead).count();
+    assert!(dialled() > 0, "{}", cluster.anteroom.log());
+    until("the dead node is retired", || ours.run("INFO upstream").contains("upstream_nodes:3"));
+    let before = dialled();
+    // It would be dialled each second by each of two links.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(dialled(), before, "{}", cluster.anteroom.log());
+    assert!(ours.run("INFO upstream").contains("upstream_up:1"));
+    assert_eq!(ours.run(&format!("GET {key}")), format!("${}\r\n{last}\r\n", last.to_string().len()));
+    let hits = |ours: &mut Client| {
+        let info = ours.run("INFO upstream");
+        let line = info.lines().find_map(|line| line.strip_prefix("upstream_hits:"));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    // What is kept is fresh without it.
+    let hits_before = hits(&mut ours);
+    ours.run(&format!("GET {key}"));
+    assert_eq!(hits(&mut ours), hits_before + 1);
+}
+
+#[test]
+fn that_upstream_is_no_cluster_is_said_once() {
+    let redis = Server::redis();
+    let url = format!("redis-cluster://127.0.0.1:{}", redis.port);
+    let anteroom = Server::configured(&format!("[upstream]\nurl = \"{url}\"\ntimeout = \"300ms\"\n"), &[]);
+    let mut ours = anteroom.client();
+    let cause = "cluster support disabled";
+    // Each asks upstream again who has which slot.
+    for words in ["GET k", "SET k v", "MGET a b", "BLPOP q 1", "DBSIZE", "GET k"] {
+        let said = ours.run(words);
+        assert!(said.starts_with("-UPSTREAMDOWN") && said.contains(cause), "{words}: {said}");
+    }
+    assert!(super::calls(&mut redis.client(), "cluster|info") > 2);
+    assert_eq!(anteroom.log().matches(cause).count(), 1, "{}", anteroom.log());
+    // Another cause is said too.
+    drop(redis);
+    until("the new cause is said", || ours.run("GET k").contains("refused"));
+    assert_eq!(anteroom.log().matches(cause).count(), 1, "{}", anteroom.log());
+    assert!(anteroom.log().contains("refused"), "{}", anteroom.log());
 }
 
 #[test]
@@ -331,5 +383,29 @@ fn limits_of_all_hosts_are_decided_by_the_node_of_their_key() {
             assert_eq!(said.split("\r\n").nth(1), Some(format!(":{refused}").as_str()), "{said}");
         }
         assert_eq!(cluster.at_owner(&format!("EXISTS l{number}")), ":1\r\n");
+    }
+}
+
+#[test]
+fn nodes_are_reached_by_tls() {
+    let identity = Identity::new();
+    let ports = [(); 3].map(|()| free_port());
+    // By the bus too: or else Redis 7.0 names the ports that do not speak TLS.
+    let all_by_tls = ["--tls-cluster".to_owned(), "yes".to_owned()];
+    let arguments = ports.map(|port| [identity.arguments(port), all_by_tls.to_vec()].concat());
+    let nodes = Cluster::nodes(0, &arguments);
+    let url = format!("rediss-cluster://localhost:{}", ports[0]);
+    let cluster = Cluster::before(nodes, &url, &identity.trusted());
+    let mut ours = cluster.anteroom.client();
+    for number in 0..100 {
+        assert_eq!(ours.run(&format!("SET k{number} 1")), "+OK\r\n");
+        assert_eq!(ours.run(&format!("GET k{number}")), "$1\r\n1\r\n");
+    }
+    cluster.at_owner("RPUSH q v");
+    assert_eq!(ours.run("BLPOP q 1"), "*2\r\n$1\r\nq\r\n$1\r\nv\r\n");
+    cluster.at_owner("SET k1 changed");
+    until("the change is seen", || ours.run("GET k1") == "$7\r\nchanged\r\n");
+    for (node, port) in cluster.nodes.iter().zip(ports) {
+        assert!(is_encrypted(node, port), "{}", node.client().run("CLIENT LIST"));
     }
 }

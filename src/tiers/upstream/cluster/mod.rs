@@ -4,6 +4,9 @@
 //! to change, by `MOVED` or by asking, the map is changed first and then all that is kept is dropped: a read sent by the old
 //! map took its lease before, and is void. That a key is absent is never kept: while a slot moves, the key may be made at
 //! its new node, and the old one will not tell.
+//!
+//! A node that neither the map nor a redirection has named for as long as a request may take is retired: its connections
+//! end. One that is named is kept, whether it is up or not.
 
 mod redirect;
 mod slots;
@@ -11,6 +14,7 @@ mod slots;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -23,11 +27,19 @@ pub use slots::{Redirection, slot_of};
 use super::connect::{ConnectError, Connection};
 use super::dedicated::Pool;
 use super::frame;
-use super::link::{Freshness, Link};
+use super::link::{Freshness, Link, now_ms};
 use super::near::Near;
 use super::socket::Dialer;
 use super::statistics::Statistics;
 use crate::config::upstream::UpstreamConfig;
+
+/// Of so many nodes an error says why they are of no help.
+const SHOWN: usize = 4;
+
+/// What a node says in place of an answer.
+fn said(reply: &[u8]) -> ConnectError {
+    ConnectError::Refused(String::from_utf8_lossy(reply).trim_start_matches('-').trim().to_owned())
+}
 
 /// A master, and the connections to it.
 #[derive(Debug)]
@@ -40,6 +52,8 @@ pub struct Node {
     pub plain: Arc<Link>,
     /// Connections of one client's own.
     pub pool: Arc<Pool>,
+    /// When it was last named as somebody to send to.
+    named_ms: AtomicU64,
 }
 
 impl Node {
@@ -68,6 +82,19 @@ struct Map {
     masters: Vec<Arc<Node>>,
 }
 
+impl Map {
+    fn at(&self, target: &Target) -> Option<Arc<Node>> {
+        match target {
+            Target::Slot(slot) => self.slots.get(*slot as usize)?.clone(),
+            Target::Node(node) => Some(node.clone()),
+            Target::Any => {
+                let up = self.masters.iter().find(|node| node.tracked.is_up());
+                up.or(self.masters.first()).cloned()
+            }
+        }
+    }
+}
+
 /// The cluster.
 pub struct Cluster {
     seeds: Vec<Address>,
@@ -80,6 +107,8 @@ pub struct Cluster {
     nodes: Mutex<HashMap<Address, Arc<Node>>>,
     runtime: OnceLock<Handle>,
     wanted: Notify,
+    /// Why nobody said who has which slot, when they were asked last.
+    fault: Mutex<Option<String>>,
 }
 
 impl Cluster {
@@ -102,6 +131,7 @@ impl Cluster {
             nodes: Mutex::default(),
             runtime: OnceLock::new(),
             wanted: Notify::new(),
+            fault: Mutex::default(),
         }
     }
 
@@ -136,18 +166,53 @@ impl Cluster {
         let mut known: Vec<Address> =
             self.map.read().masters.iter().map(|node| node.address.clone()).collect();
         known.extend(self.seeds.iter().cloned());
+        known.sort();
+        known.dedup();
         let count = known.len();
+        let mut faults = Vec::new();
         for index in 0..count {
             let address = &known[(index + turn) % count];
             let limit = self.config.timeout;
-            match tokio::time::timeout(limit, self.ask(address)).await {
-                Ok(Ok(Some(ranges))) => return self.adopt(ranges),
-                Ok(Ok(None)) => tracing::debug!("{address:?} says that the cluster does not work"),
-                Ok(Err(error)) => tracing::debug!("{address:?} does not say who has which slot: {error}"),
-                Err(_) => tracing::debug!("{address:?} does not say in time who has which slot"),
-            }
+            let why = match tokio::time::timeout(limit, self.ask(address)).await {
+                Ok(Ok(Some(ranges))) => {
+                    if self.fault.lock().take().is_some() {
+                        tracing::info!("the cluster upstream says who has which slot");
+                    }
+                    return self.adopt(ranges);
+                }
+                Ok(Ok(None)) => "says that the cluster does not work".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => ConnectError::TimedOut(limit).to_string(),
+            };
+            faults.push((address, why));
         }
-        tracing::warn!("no node of the cluster upstream says who has which slot");
+        self.failed(faults);
+    }
+
+    /// Nobody has said who has which slot. The log has it once for each cause.
+    fn failed(&self, mut faults: Vec<(&Address, String)>) {
+        // They are asked in another order each time.
+        faults.sort();
+        let count = faults.len();
+        let mut shown: Vec<String> = faults
+            .into_iter()
+            .take(SHOWN)
+            .map(|((host, port), why)| format!("{host}:{port}: {why}"))
+            .collect();
+        if count > SHOWN {
+            shown.push(format!("and {} more", count - SHOWN));
+        }
+        let fault = format!("no node of the cluster says who has which slot ({})", shown.join("; "));
+        let mut last = self.fault.lock();
+        if last.as_ref() != Some(&fault) {
+            tracing::warn!("{fault}");
+            *last = Some(fault);
+        }
+    }
+
+    /// Why nobody says who has which slot, if nobody does.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.lock().clone()
     }
 
     async fn ask(
@@ -158,7 +223,7 @@ impl Cluster {
         let mut connection = Connection::open(&config, &self.dialer, false, &self.statistics).await?;
         let info = connection.ask(&["CLUSTER", "INFO"]).await?;
         if frame::is_error(&info) {
-            return Err(ConnectError::Refused(String::from_utf8_lossy(&info).trim().to_owned()));
+            return Err(said(&info));
         }
         // One that is cut off from the others knows nothing of what they have decided; but where no node says that all is
         // well, because some slots are nobody's, the slots that are somebody's are still served if the cluster is set so.
@@ -167,11 +232,16 @@ impl Cluster {
             return Ok(None);
         }
         let reply = connection.ask(&["CLUSTER", "SLOTS"]).await?;
-        let refused = || ConnectError::Refused(String::from_utf8_lossy(&reply).trim().to_owned());
-        slots::read(&reply, &address.0).map(Some).ok_or_else(refused)
+        let ranges = slots::read(&reply, &address.0).ok_or_else(|| said(&reply))?;
+        if ranges.is_empty() {
+            return Err(ConnectError::Refused("no node has any slot".to_owned()));
+        }
+        Ok(Some(ranges))
     }
 
     fn adopt(&self, ranges: Vec<(std::ops::RangeInclusive<u16>, Address)>) {
+        // Until now they were named.
+        self.map.read().slots.iter().flatten().for_each(|node| node.named_ms.store(now_ms(), Relaxed));
         let mut slots = vec![None; SLOTS];
         let mut masters: Vec<Arc<Node>> = Vec::new();
         for (range, address) in ranges {
@@ -196,6 +266,28 @@ impl Cluster {
         if has_changed {
             self.near.drop_all();
         }
+        self.retire_unnamed();
+    }
+
+    /// Ends the connections to nodes that nothing is sent to any more; what was sent before has had its time.
+    fn retire_unnamed(&self) {
+        let named = self.map.read().masters.clone();
+        let limit_ms = self.config.timeout.max(self.config.heartbeat).as_millis() as u64;
+        self.nodes.lock().retain(|address, node| {
+            let silent_ms = now_ms().saturating_sub(node.named_ms.load(Relaxed));
+            let is_kept = silent_ms <= limit_ms || named.iter().any(|other| Arc::ptr_eq(other, node));
+            if !is_kept {
+                tracing::info!("the cluster upstream does not name {}:{} any more", address.0, address.1);
+                node.tracked.retire();
+                node.plain.retire();
+            }
+            is_kept
+        });
+    }
+
+    /// How many nodes there are connections to.
+    pub fn connected_nodes(&self) -> usize {
+        self.nodes.lock().len()
     }
 
     /// A node has said that a slot is another's.
@@ -223,6 +315,7 @@ impl Cluster {
     pub fn node(&self, address: &Address) -> Arc<Node> {
         let mut nodes = self.nodes.lock();
         if let Some(node) = nodes.get(address) {
+            node.named_ms.store(now_ms(), Relaxed);
             return node.clone();
         }
         let config = Arc::new(self.config_at(address));
@@ -234,9 +327,13 @@ impl Cluster {
         let (near, statistics) = (self.near.clone(), self.statistics.clone());
         let most = self.config.connections - 2;
         let pool = Pool::new(most, self.dialer.clone(), near, config.clone(), statistics);
-        let node =
-            Node { address: address.clone(), tracked: link(true), plain: link(false), pool: Arc::new(pool) };
-        let node = Arc::new(node);
+        let node = Arc::new(Node {
+            address: address.clone(),
+            tracked: link(true),
+            plain: link(false),
+            pool: Arc::new(pool),
+            named_ms: AtomicU64::new(now_ms()),
+        });
         if let Some(runtime) = self.runtime.get() {
             runtime.spawn(node.tracked.clone().run());
             runtime.spawn(node.plain.clone().run());
@@ -247,15 +344,13 @@ impl Cluster {
 
     /// Who is to get a request, as far as is known.
     pub fn at(&self, target: &Target) -> Option<Arc<Node>> {
+        self.map.read().at(target)
+    }
+
+    /// Who is to get each of several requests, by one and the same map: those of one slot have one node.
+    pub fn each_at<'t>(&self, targets: impl Iterator<Item = &'t Target>) -> Vec<Option<Arc<Node>>> {
         let map = self.map.read();
-        match target {
-            Target::Slot(slot) => map.slots.get(*slot as usize)?.clone(),
-            Target::Node(node) => Some(node.clone()),
-            Target::Any => {
-                let up = map.masters.iter().find(|node| node.tracked.is_up());
-                up.or(map.masters.first()).cloned()
-            }
-        }
+        targets.map(|target| map.at(target)).collect()
     }
 
     /// All masters, in an order that lasts as long as they do.
