@@ -1,9 +1,10 @@
 //! The journal: what was accepted for the database and has not reached it yet, on disk.
 //!
 //! Payloads are opaque bytes. A worker appends a record under its shard lock, which costs a copy into memory and gives
-//! the record its sequence; the thread `journal` writes what has gathered with one call and syncs it (group commit);
-//! the flusher says which sequences the database has. The thread `journal-keeper` syncs once a second, writes the
-//! checkpoint and removes segments of which nothing is wanted any more.
+//! the record its sequence. Who waits for a record writes all that has gathered with one call; where that is not enough
+//! (a sync, a new segment, a full disk), or nobody waits, the thread `journal` does (group commit, `writer`); the flusher
+//! says which sequences the database has. The thread `journal-keeper` syncs once a second, writes the checkpoint and
+//! removes segments of which nothing is wanted any more.
 //!
 //! ```text
 //! reserve → change the cache → append → Sequence …… acknowledged() ≥ Sequence → answer the client
