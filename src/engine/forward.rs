@@ -358,16 +358,13 @@ impl Worker {
         out: &mut Vec<u8>,
     ) {
         let at = out.len();
+        let form = match routed.rewrite {
+            Some(rewrite) if session.protocol == Protocol::Resp2 && !is_plain => Form::Resp2(rewrite),
+            _ => Form::Raw,
+        };
+        let reads = self.reads_touched(session, &routed.touch);
+        let is_silent = is_silenced(session);
         if let Some(cluster) = &upstream.cluster {
-            let form = match routed.rewrite {
-                Some(rewrite) if session.protocol == Protocol::Resp2 && !is_plain => Form::Resp2(rewrite),
-                _ => Form::Raw,
-            };
-            let reads = match &routed.touch {
-                Touch::Reads(keys) => self.reads_of(session, keys.iter().map(|(_, key)| &**key)),
-                _ => None,
-            };
-            let is_silent = is_silenced(session);
             let whole = (at, is_silent, reads);
             let sent = self.send_to_cluster((upstream, cluster), (routed, is_plain), &form, args, whole);
             if let Err(error) = sent {
@@ -380,24 +377,16 @@ impl Worker {
         }
         let is_write = !matches!(routed.touch, Touch::Reads(_) | Touch::Nothing)
             || routed.command.is_none_or(|command| command.spec.flags & flag::READONLY == 0);
-        let reads = match &routed.touch {
-            Touch::Reads(keys) => self.reads_of(session, keys.iter().map(|(_, key)| &**key)),
-            _ => None,
-        };
         let writing = match routed.touch {
             Touch::Everything => upstream.writing_all(),
             Touch::Writes(keys) => upstream.writing(keys),
             Touch::Reads(keys) if is_plain => upstream.writing(keys),
             Touch::Reads(_) | Touch::Nothing => Writing::default(),
         };
-        let form = match routed.rewrite {
-            Some(rewrite) if session.protocol == Protocol::Resp2 && !is_plain => Form::Resp2(rewrite),
-            _ => Form::Raw,
-        };
         let batch = self.batch(is_plain);
         let (ticket, place) = batch.gather.ticket();
         let what = Awaited::One { place, is_write };
-        batch.places.push(Place { at, what, is_silent: is_silenced(session), reads });
+        batch.places.push(Place { at, what, is_silent, reads });
         let expected = [Expected::Answer(ticket, form, writing)];
         batch.add(upstream, session.db, expected, |to| encode(args.iter(), to));
         crate::tiers::upstream::count(&upstream.statistics.requests);

@@ -33,10 +33,7 @@ impl Worker {
             Ok(slot) => slot,
             Err(error) => return self.refused(session, args, &error, out),
         };
-        let reads = match &routed.touch {
-            Touch::Reads(keys) => self.reads_of(session, keys.iter().map(|(_, key)| &**key)),
-            _ => None,
-        };
+        let reads = self.reads_touched(session, &routed.touch);
         let writing = match routed.touch {
             Touch::Everything => upstream.writing_all(),
             // What another connection reads may be newer than what is kept.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::execute::Flow;
+use super::touch::Touch;
 use super::worker::Worker;
 use crate::clients::{Caching, Session, Tracker};
 use crate::commands::keys;
@@ -55,6 +56,12 @@ impl Worker {
         let tracking = &self.instance.clients.tracking;
         let keys = keys.map(|key| (key.into(), tracking.stamp(key))).collect();
         Some(Box::new(Reads { instance: self.instance, tracker: tracker.clone(), keys }))
+    }
+
+    /// The same for all that a request touches, if it only reads.
+    pub(super) fn reads_touched(&self, session: &Session, touch: &Touch) -> Option<Box<Reads>> {
+        let Touch::Reads(keys) = touch else { return None };
+        self.reads_of(session, keys.iter().map(|(_, key)| &**key))
     }
 
     /// Notes what a command reads, for a client that wants to be told when it changes. The keys' locks are held.

@@ -60,6 +60,13 @@ fn command(name: &str, dir: &Path) -> Command {
     if let Some((user, group)) = user() {
         command.uid(user).gid(group);
     }
+    // SAFETY: prctl is async-signal-safe; the program dies with the test, however that ends.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
     command
 }
 
@@ -86,13 +93,6 @@ impl Bouncer {
         std::fs::write(dir.join("pgbouncer.ini"), config).unwrap();
         let mut command = command("pgbouncer", &dir);
         command.arg("pgbouncer.ini");
-        // SAFETY: as below.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
         let bouncer = Self { child: command.spawn().unwrap(), port, dir };
         for _ in 0..600 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
@@ -182,13 +182,6 @@ impl Postgres {
         }
         for setting in &self.settings {
             command.args(["-c", setting]);
-        }
-        // SAFETY: prctl is async-signal-safe; the server dies with the test, however that ends.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
         }
         self.child = Some(command.spawn().unwrap());
         for _ in 0..600 {

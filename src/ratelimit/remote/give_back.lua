@@ -41,7 +41,5 @@ for _, record in ipairs(state.records) do
   end
   given = math.max(given, back)
 end
-if given > 0 then
-  redis.call('SET', key, encode(state.tag, time, state.records) .. string.sub(bytes, state.first_id), 'KEEPTTL')
-end
+if given > 0 then keep(key, bytes, state, time) end
 return given

@@ -103,3 +103,8 @@ local function encode(tag, newest, records)
   end
   return table.concat(parts)
 end
+
+-- Keeps what became of a state, with the identifiers and the deadline that it had.
+local function keep(key, bytes, state, time)
+  redis.call('SET', key, encode(state.tag, time, state.records) .. string.sub(bytes, state.first_id), 'KEEPTTL')
+end
