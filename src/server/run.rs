@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::cron;
 use super::listener::Listeners;
 use super::notify;
-use super::workers::Workers;
+use super::workers::{self, Workers};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::instance::Instance;
@@ -33,7 +33,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         "the sections [database] and [upstream] are not served together yet: remove one of them"
     );
     let instance = Instance::start(config)?;
-    if let Some(upstream) = &instance.upstream {
+    if let Some(upstream) = instance.upstream.as_ref().filter(|_| !workers::hosts_links(threads)) {
         upstream.start()?;
     }
     crate::engine::start_apart(instance)?;
@@ -68,7 +68,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         notify::tell("STOPPING=1");
         drop(listeners);
         stop(instance, workers, database);
-        crate::engine::give_leases_back(instance, true).await;
+        if !workers::hosts_links(threads) {
+            crate::engine::give_leases_back(instance, true).await;
+        }
         anyhow::Ok(())
     })
 }

@@ -21,6 +21,12 @@ pub const KEEP_OUTPUT: usize = 1024 * 1024;
 /// How long to wait for a script of another thread to end.
 const UPKEEP: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// Whether the shared connections to upstream live on a worker's thread. Between several workers they would be on that of
+/// one, and its connections would be slower than the others'.
+pub fn hosts_links(workers: usize) -> bool {
+    workers == 1
+}
+
 /// A connection on its way to its thread.
 pub struct Dealt {
     /// The socket.
@@ -61,7 +67,15 @@ impl Workers {
                 match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                     Ok(runtime) => {
                         drop(started);
-                        runtime.block_on(serve(instance, dealt));
+                        runtime.block_on(async {
+                            let links = instance.upstream.clone().filter(|_| hosts_links(count));
+                            let hosts = links.map(|upstream| tokio::spawn(upstream.run())).is_some();
+                            serve(instance, dealt).await;
+                            if hosts {
+                                // By the connections that end with this thread.
+                                crate::engine::give_leases_back(instance, true).await;
+                            }
+                        });
                     }
                     Err(error) => drop(started.send(error)),
                 }

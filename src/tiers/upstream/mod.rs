@@ -2,8 +2,9 @@
 //!
 //! Two connections are shared by all clients: one speaks RESP3 and is told by upstream of every change of a key that was
 //! read through it; the other speaks RESP2, for replies whose form in RESP2 is not known here. Both, and the clock-driven
-//! work, live on one thread; clients' requests come to them by way of buffers, from whatever thread. What goes by another
-//! connection than the first counts as a write of its keys, so that no client sees a key go back in time.
+//! work, live on one thread; clients' requests come to them by way of buffers, from whatever thread. If there is only one
+//! worker thread, it is that one, and no request or reply changes threads. What goes by another connection than the first
+//! counts as a write of its keys, so that no client sees a key go back in time.
 
 mod catalogue;
 mod cluster;
@@ -74,7 +75,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Sets the tier up; nothing is connected before [`Upstream::start`].
+    /// Sets the tier up; nothing is connected before [`Upstream::run`].
     ///
     /// # Errors
     /// If the authorities' file cannot be read.
@@ -117,31 +118,34 @@ impl Upstream {
         })
     }
 
-    /// Starts the thread of the shared connections.
+    /// Runs the shared connections on a thread of their own.
     ///
     /// # Errors
     /// If it cannot be started.
     pub fn start(self: &Arc<Self>) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let upstream = self.clone();
+        std::thread::Builder::new()
+            .name("upstream".to_owned())
+            .spawn(move || runtime.block_on(upstream.run()))?;
+        Ok(())
+    }
+
+    /// Runs the shared connections on this thread's runtime.
+    pub async fn run(self: Arc<Self>) {
         if !self.config.tracking {
             tracing::warn!(
                 "upstream does not tell of changes (tracking = \"off\"): what others change is served for up to {:?}",
                 self.config.near_cache_ttl
             );
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let upstream = self.clone();
-        std::thread::Builder::new().name("upstream".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                if let Some(cluster) = &upstream.cluster {
-                    tokio::spawn(cluster.clone().run());
-                } else {
-                    tokio::spawn(upstream.tracked.clone().run());
-                    tokio::spawn(upstream.plain.clone().run());
-                }
-                upstream.sweep().await;
-            });
-        })?;
-        Ok(())
+        if let Some(cluster) = &self.cluster {
+            tokio::spawn(cluster.clone().run());
+        } else {
+            tokio::spawn(self.tracked.clone().run());
+            tokio::spawn(self.plain.clone().run());
+        }
+        self.sweep().await;
     }
 
     async fn sweep(&self) {

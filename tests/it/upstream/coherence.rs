@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::before;
+use super::before_with_workers;
 use crate::harness::{Client, Server};
 
 const KEYS: usize = 8;
@@ -128,7 +128,7 @@ fn load(mut client: Client, promises: &Promises, end: &AtomicBool, mut rng: Rng)
 fn run(faults: Faults) {
     let redis = Server::redis();
     let section = "upstream-heartbeat = \"500ms\"\ntimeout = \"500ms\"";
-    let anterooms = [before(&redis, section), before(&redis, section)];
+    let anterooms = [1, 2].map(|workers| before_with_workers(&redis, section, workers));
     let end = Arc::new(AtomicBool::new(false));
     let mut clients = Vec::new();
     for (index, anteroom) in anterooms.iter().enumerate() {

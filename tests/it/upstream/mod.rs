@@ -23,8 +23,13 @@ pub struct Pair {
 
 impl Pair {
     pub fn start(section: &str) -> Self {
+        Self::with_workers(section, 1)
+    }
+
+    /// The same with so many worker threads: with one, the connections to Redis live on it.
+    pub fn with_workers(section: &str, count: usize) -> Self {
         let redis = Server::redis();
-        let anteroom = before(&redis, section);
+        let anteroom = before_with_workers(&redis, section, count);
         Self { redis, anteroom }
     }
 
@@ -36,10 +41,15 @@ impl Pair {
 
 /// An Anteroom before a Redis, with more lines in its section `[upstream]`, or behind it.
 pub fn before(redis: &Server, section: &str) -> Server {
+    before_with_workers(redis, section, 2)
+}
+
+/// The same with so many worker threads.
+pub fn before_with_workers(redis: &Server, section: &str, count: usize) -> Server {
     let file = redis.dir.join(format!("anteroom-{}.toml", fastrand::u64(..)));
     std::fs::write(&file, format!("[upstream]\nurl = \"redis://127.0.0.1:{}\"\n{section}\n", redis.port))
         .unwrap();
-    Server::anteroom(&["--config", file.to_str().unwrap()])
+    Server::anteroom(&["--config", file.to_str().unwrap(), "--threads", &count.to_string()])
 }
 
 /// How often Redis has run a command.

@@ -77,7 +77,7 @@ fn own_writes_are_seen_at_once_whoever_reads() {
 
 #[test]
 fn a_thousand_misses_are_one_read() {
-    let pair = Pair::start("");
+    let pair = Pair::with_workers("", 2);
     let mut theirs = pair.redis.client();
     theirs.run("SET hot v");
     // Upstream answers nothing while all of them ask.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{before, until};
+use super::{before, before_with_workers, until};
 use crate::harness::{Client, Server, encode};
 use crate::http::get;
 
@@ -32,7 +32,8 @@ pub fn ask(client: &mut Client, command: &str) -> Vec<i64> {
 /// Two hosts before one Redis.
 pub fn hosts(redis: &Server, section: &str) -> [Server; 2] {
     let section = format!("[ratelimit]\n{section}\n{POLICIES}");
-    [before(redis, &section), before(redis, &section)]
+    // The first has its connections to Redis on its only worker thread, the second on one of their own.
+    [1, 2].map(|workers| before_with_workers(redis, &section, workers))
 }
 
 /// How many of these calls are admitted, by 16 threads over both hosts.
