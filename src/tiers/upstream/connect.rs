@@ -38,6 +38,8 @@ pub struct Connection {
     /// What was read and is not a whole frame.
     pub input: Vec<u8>,
     scanner: Scanner,
+    /// The term of the master that it leads to.
+    pub term: u64,
     _counted: Counted,
 }
 
@@ -64,9 +66,9 @@ impl Connection {
         resp3: bool,
         statistics: &Arc<Statistics>,
     ) -> Result<Self, ConnectError> {
-        let (stream, endpoint) = (dialer.dial(config).await?, &config.endpoint);
+        let ((stream, address), endpoint) = (dialer.dial(config).await?, &config.endpoint);
         let (input, scanner, counted) = (Vec::new(), Scanner::default(), Counted::new(statistics));
-        let mut connection = Self { stream, input, scanner, _counted: counted };
+        let mut connection = Self { stream, input, scanner, term: 0, _counted: counted };
         let mut hello = vec!["HELLO", if resp3 { "3" } else { "2" }];
         if let Some(password) = &endpoint.password {
             hello.extend(["AUTH", endpoint.user.as_deref().unwrap_or("default"), password]);
@@ -83,6 +85,9 @@ impl Connection {
         }
         if endpoint.sentinels.is_some() && memchr::memmem::find(&reply, b"role\r\n$6\r\nmaster").is_none() {
             return Err(ConnectError::Refused("what the Sentinels name is no master".to_owned()));
+        }
+        if endpoint.sentinels.is_some() {
+            connection.term = dialer.master.found(address);
         }
         Ok(connection)
     }
@@ -120,7 +125,7 @@ impl Connection {
 
     /// A connection that was set up before, and is between two frames.
     pub fn from_parts(stream: Socket, counted: Counted) -> Self {
-        Self { stream, input: Vec::new(), scanner: Scanner::default(), _counted: counted }
+        Self { stream, input: Vec::new(), scanner: Scanner::default(), term: 0, _counted: counted }
     }
 
     /// Takes a connection apart that is between two frames of its own asking.

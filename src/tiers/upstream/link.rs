@@ -298,6 +298,7 @@ impl Link {
     }
 
     async fn serve(&self, connection: Connection) -> String {
+        let term = connection.term;
         let (stream, input, _counted) = connection.into_parts();
         let (reader, writer) = tokio::io::split(stream);
         if self.is_tracked {
@@ -312,7 +313,9 @@ impl Link {
         self.about.lock().fault = None;
         self.begin();
         tokio::select! {
-            fault = self.read(reader, input) => fault,
+            biased;
+            () = self.dialer.master.end_of(term) => "another server is the master".to_owned(),
+            fault = self.read(reader, input, term) => fault,
             fault = self.write(writer) => fault,
             fault = self.watch() => fault,
         }
@@ -406,7 +409,7 @@ impl Link {
         }
     }
 
-    async fn read(&self, mut reader: ReadHalf<Socket>, mut input: Vec<u8>) -> String {
+    async fn read(&self, mut reader: ReadHalf<Socket>, mut input: Vec<u8>, term: u64) -> String {
         let (mut scanner, mut settling) = (Scanner::default(), self.settling());
         loop {
             let mut start = 0;
@@ -432,6 +435,10 @@ impl Link {
             input.reserve(wanted.min(input.len()).max(64 * 1024));
             match reader.read_buf(&mut input).await {
                 Ok(0) => return "upstream closed it".to_owned(),
+                // What it says is not news any more.
+                Ok(_) if self.dialer.master.term() != term => {
+                    return "another server is the master".to_owned();
+                }
                 Ok(_) => self.heard_ms.store(now_ms(), Ordering::Relaxed),
                 Err(error) => return error.to_string(),
             }

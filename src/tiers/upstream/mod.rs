@@ -16,6 +16,7 @@ mod frame;
 mod gather;
 mod invalidate;
 mod link;
+mod master;
 mod near;
 mod prefixes;
 mod records;
@@ -80,7 +81,6 @@ impl Upstream {
     /// # Errors
     /// If the authorities' file cannot be read.
     pub fn new(config: &UpstreamConfig, keys: &[KeyRule]) -> std::io::Result<Self> {
-        let dialer = socket::Dialer::new(config)?;
         let mut config = config.clone();
         if config.endpoint.cluster.is_some() {
             // See `cluster`.
@@ -93,6 +93,7 @@ impl Upstream {
         let near =
             Near::new(millis(config.heartbeat), millis(stale), config.early_refresh, statistics.clone());
         let near = Arc::new(near);
+        let dialer = socket::Dialer::new(&config, Arc::new(master::Master::new(near.clone())))?;
         let link = |is_tracked| {
             Arc::new(Link::new(is_tracked, config.clone(), dialer.clone(), near.clone(), statistics.clone()))
         };

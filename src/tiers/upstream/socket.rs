@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::master::Master;
 use super::sentinel;
 use crate::config::upstream::UpstreamConfig;
 
@@ -29,6 +30,8 @@ pub enum Socket {
 #[derive(Clone)]
 pub struct Dialer {
     tls: Option<TlsConnector>,
+    /// Who the master is.
+    pub master: Arc<Master>,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -42,9 +45,9 @@ impl Dialer {
     ///
     /// # Errors
     /// If the authorities' file cannot be read, or the host is no name that a certificate can have.
-    pub fn new(config: &UpstreamConfig) -> io::Result<Self> {
+    pub fn new(config: &UpstreamConfig, master: Arc<Master>) -> io::Result<Self> {
         if !config.endpoint.tls {
-            return Ok(Self { tls: None });
+            return Ok(Self { tls: None, master });
         }
         let mut roots = RootCertStore::empty();
         match &config.tls_ca_cert_file {
@@ -68,19 +71,19 @@ impl Dialer {
             .map_err(io::Error::other)?;
         let client = builder.with_root_certificates(roots).with_no_client_auth();
         name(&config.endpoint.host)?;
-        Ok(Self { tls: Some(TlsConnector::from(Arc::new(client))) })
+        Ok(Self { tls: Some(TlsConnector::from(Arc::new(client))), master })
     }
 
-    /// Connects to upstream.
+    /// Connects to upstream; says where that is.
     ///
     /// # Errors
     /// If it cannot be reached, or is not who it should be.
-    pub async fn dial(&self, config: &UpstreamConfig) -> io::Result<Socket> {
+    pub async fn dial(&self, config: &UpstreamConfig) -> io::Result<(Socket, (String, u16))> {
         let (host, port) = match &config.endpoint.sentinels {
             Some(sentinels) => sentinel::master(self, sentinels, config.timeout / 4).await?,
             None => (config.endpoint.host.clone(), config.endpoint.port),
         };
-        self.connect(&host, port).await
+        Ok((self.connect(&host, port).await?, (host, port)))
     }
 
     /// Connects to a server of upstream's: a node, a Sentinel.

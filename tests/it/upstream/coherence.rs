@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::before_with_workers;
-use crate::harness::{Client, Server};
+use super::sentinel::Watched;
+use crate::harness::{Client, Server, free_port};
 
 const KEYS: usize = 8;
 const CLIENTS: usize = 4;
@@ -26,6 +26,10 @@ enum Faults {
     Kills,
     /// Redis stops for a while now and then.
     Pauses,
+    /// It is killed and started again, with all that it had said.
+    Restarts,
+    /// Another becomes the master, with all that the old one had said.
+    Failovers,
 }
 
 /// What the clients of one Anteroom have seen and been promised, by key.
@@ -39,7 +43,8 @@ struct Promises {
 fn value(reply: &str) -> Option<u64> {
     match reply.as_bytes()[0] {
         b'-' => {
-            assert!(reply.starts_with("-UPSTREAMDOWN") || reply.starts_with("-OUTCOMEUNKNOWN"), "{reply}");
+            let expected = ["-UPSTREAMDOWN", "-OUTCOMEUNKNOWN", "-LOADING", "-READONLY", "-EXECABORT"];
+            assert!(expected.iter().any(|code| reply.starts_with(code)), "{reply}");
             None
         }
         b':' => Some(reply[1..].trim().parse().unwrap()),
@@ -125,10 +130,100 @@ fn load(mut client: Client, promises: &Promises, end: &AtomicBool, mut rng: Rng)
     (reads, failures)
 }
 
+/// What is behind the two.
+enum Behind {
+    One(Box<Server>),
+    Watched(Box<Watched>),
+}
+
+impl Behind {
+    fn start(faults: Faults) -> Self {
+        match faults {
+            Faults::Failovers => Self::Watched(Box::new(Watched::start())),
+            // What it has said is in the file before it says so.
+            Faults::Restarts => Self::One(Box::new(Server::redis_with(&["--appendonly", "yes"]))),
+            Faults::None | Faults::Kills | Faults::Pauses => Self::One(Box::new(Server::redis())),
+        }
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::One(redis) => format!("redis://127.0.0.1:{}", redis.port),
+            Self::Watched(watched) => watched.url(),
+        }
+    }
+
+    fn master(&mut self) -> &mut Server {
+        match self {
+            Self::One(redis) => redis,
+            Self::Watched(watched) => watched.master(),
+        }
+    }
+}
+
+fn fault(faults: Faults, behind: &mut Behind, rng: &mut Rng) {
+    match (faults, behind) {
+        (Faults::None, _) => {}
+        (Faults::Kills, behind) => {
+            let mut killer = behind.master().client();
+            let list = killer.run("CLIENT LIST");
+            let named = list.lines().filter(|line| line.contains("name=anteroom"));
+            let ids: Vec<&str> =
+                named.filter_map(|line| line.strip_prefix("id=")?.split(' ').next()).collect();
+            if !ids.is_empty() && rng.bool() {
+                killer.run(&format!("CLIENT KILL ID {}", ids[rng.usize(..ids.len())]));
+            }
+        }
+        (Faults::Pauses, behind) if rng.u8(..10) == 0 => {
+            let pid = behind.master().pid() as i32;
+            // SAFETY: signals to a child of ours that is not waited for.
+            unsafe { libc::kill(pid, libc::SIGSTOP) };
+            std::thread::sleep(Duration::from_millis(rng.u64(50..900)));
+            // SAFETY: as above.
+            unsafe { libc::kill(pid, libc::SIGCONT) };
+        }
+        (Faults::Restarts, behind) if rng.u8(..10) == 0 => {
+            let redis = behind.master();
+            redis.kill();
+            std::thread::sleep(Duration::from_millis(rng.u64(..300)));
+            redis.restart();
+        }
+        (Faults::Failovers, Behind::Watched(watched)) if rng.u8(..10) == 0 => watched.fail_over(),
+        (Faults::Pauses | Faults::Restarts | Faults::Failovers, _) => {}
+    }
+}
+
+/// Somebody who writes to Redis itself, for as long as that is there.
+fn third_party(port: &AtomicU64, end: &AtomicBool) {
+    let (mut rng, mut client) = (Rng::with_seed(99), None);
+    while !end.load(Ordering::Relaxed) {
+        let port = port.load(Ordering::Relaxed);
+        if client.as_ref().is_none_or(|(at, _)| *at != port) {
+            client = std::net::TcpStream::connect(("127.0.0.1", port as u16))
+                .ok()
+                .map(|stream| (port, Client::new(stream)));
+        }
+        let request = format!("INCR k{}\r\n", rng.usize(..KEYS));
+        let is_there =
+            client.as_mut().is_some_and(|(_, to)| to.try_send(request.as_bytes()) && to.try_read().is_some());
+        if !is_there {
+            client = None;
+        }
+        std::thread::sleep(Duration::from_micros(rng.u64(..2000)));
+    }
+}
+
 fn run(faults: Faults) {
-    let redis = Server::redis();
-    let section = "upstream-heartbeat = \"500ms\"\ntimeout = \"500ms\"";
-    let anterooms = [1, 2].map(|workers| before_with_workers(&redis, section, workers));
+    let mut behind = Behind::start(faults);
+    let file = std::env::temp_dir().join(format!("anteroom-coherence-{}.toml", free_port()));
+    let section = format!(
+        "[upstream]\nurl = \"{}\"\nupstream-heartbeat = \"500ms\"\ntimeout = \"500ms\"\n",
+        behind.url()
+    );
+    std::fs::write(&file, section).unwrap();
+    let anterooms = ["1", "2"]
+        .map(|workers| Server::anteroom(&["--config", file.to_str().unwrap(), "--threads", workers]));
+    std::fs::remove_file(&file).unwrap();
     let end = Arc::new(AtomicBool::new(false));
     let mut clients = Vec::new();
     for (index, anteroom) in anterooms.iter().enumerate() {
@@ -139,38 +234,16 @@ fn run(faults: Faults) {
             clients.push(std::thread::spawn(move || load(client, &promises, &end, rng)));
         }
     }
-    let (mut third, third_end) = (redis.client(), end.clone());
-    let third = std::thread::spawn(move || {
-        let mut rng = Rng::with_seed(99);
-        while !third_end.load(Ordering::Relaxed) {
-            third.run(&format!("INCR k{}", rng.usize(..KEYS)));
-            std::thread::sleep(Duration::from_micros(rng.u64(..2000)));
-        }
+    let port = Arc::new(AtomicU64::new(u64::from(behind.master().port)));
+    let third = std::thread::spawn({
+        let (port, end) = (port.clone(), end.clone());
+        move || third_party(&port, &end)
     });
     let mut rng = Rng::with_seed(7);
-    let mut killer = redis.client();
     for _ in 0..seconds() * 10 {
         std::thread::sleep(Duration::from_millis(100));
-        match faults {
-            Faults::None => {}
-            Faults::Kills => {
-                let list = killer.run("CLIENT LIST");
-                let named = list.lines().filter(|line| line.contains("name=anteroom"));
-                let ids: Vec<&str> =
-                    named.filter_map(|line| line.strip_prefix("id=")?.split(' ').next()).collect();
-                if !ids.is_empty() && rng.bool() {
-                    killer.run(&format!("CLIENT KILL ID {}", ids[rng.usize(..ids.len())]));
-                }
-            }
-            Faults::Pauses if rng.u8(..10) == 0 => {
-                // SAFETY: signals to a child of ours that is not waited for.
-                unsafe { libc::kill(redis.pid() as i32, libc::SIGSTOP) };
-                std::thread::sleep(Duration::from_millis(rng.u64(50..900)));
-                // SAFETY: as above.
-                unsafe { libc::kill(redis.pid() as i32, libc::SIGCONT) };
-            }
-            Faults::Pauses => {}
-        }
+        fault(faults, &mut behind, &mut rng);
+        port.store(u64::from(behind.master().port), Ordering::Relaxed);
     }
     end.store(true, Ordering::Relaxed);
     third.join().unwrap();
@@ -180,7 +253,7 @@ fn run(faults: Faults) {
     assert!(faults != Faults::None || failures == 0, "{failures} failures");
     // Convergence: in the quiet after, everybody reads what Redis has.
     for key in 0..KEYS {
-        let expected = redis.client().run(&format!("GET k{key}"));
+        let expected = behind.master().client().run(&format!("GET k{key}"));
         for anteroom in &anterooms {
             let mut client = anteroom.client();
             super::until("it converges", || client.run(&format!("GET k{key}")) == expected);
@@ -203,4 +276,14 @@ fn nor_when_connections_are_killed() {
 #[test]
 fn nor_when_upstream_stops_for_a_while() {
     run(Faults::Pauses);
+}
+
+#[test]
+fn nor_when_upstream_is_killed_and_comes_back() {
+    run(Faults::Restarts);
+}
+
+#[test]
+fn nor_when_another_becomes_the_master() {
+    run(Faults::Failovers);
 }

@@ -3,6 +3,80 @@
 use super::until;
 use crate::harness::{Server, free_port};
 
+/// A master and its replica, which a Sentinel watches.
+pub struct Watched {
+    servers: [Server; 2],
+    master: usize,
+    sentinel: Server,
+}
+
+impl Watched {
+    pub fn start() -> Self {
+        let servers = [Server::redis(), Server::redis()];
+        let (master, replica) = (&servers[0], &servers[1]);
+        replica.client().run(&format!("REPLICAOF 127.0.0.1 {}", master.port));
+        until("the replica follows", || {
+            replica.client().run("INFO replication").contains("master_link_status:up")
+        });
+        let sentinel = sentinel(master);
+        let mut asked = sentinel.client();
+        until("the Sentinel knows the replica", || {
+            asked.run("SENTINEL REPLICAS main").contains(&replica.port.to_string())
+        });
+        Self { servers, master: 0, sentinel }
+    }
+
+    /// The first Sentinel is not there, which is no matter.
+    pub fn url(&self) -> String {
+        format!("redis-sentinel://127.0.0.1:1,127.0.0.1:{}/main", self.sentinel.port)
+    }
+
+    pub fn master(&mut self) -> &mut Server {
+        &mut self.servers[self.master]
+    }
+
+    pub fn replica(&self) -> &Server {
+        &self.servers[1 - self.master]
+    }
+
+    /// Makes the replica a master, which the old one is not told of for some seconds.
+    pub fn promote(&self) {
+        let (new, mut asked) = (self.replica(), self.sentinel.client());
+        until("the Sentinel begins", || asked.run("SENTINEL FAILOVER main") == "+OK\r\n");
+        until("the replica is the master", || new.client().run("ROLE").contains("master"));
+        let address = "SENTINEL GET-MASTER-ADDR-BY-NAME main";
+        until("the Sentinel says so", || asked.run(address).contains(&new.port.to_string()));
+    }
+
+    /// Makes the replica the master, when it has all that the master has said.
+    pub fn fail_over(&mut self) {
+        let (old, new) = (&self.servers[self.master], &self.servers[1 - self.master]);
+        let mut client = old.client();
+        let mut asked = self.sentinel.client();
+        until("the replica follows", || {
+            new.client().run("INFO replication").contains("master_link_status:up")
+                && asked.run("SENTINEL REPLICAS main").contains(&new.port.to_string())
+        });
+        assert_eq!(client.run("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+        until("the replica has everything", || {
+            let offset = |server: &Server| {
+                let info = server.client().run("INFO replication");
+                let line = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+                line.map(str::to_owned)
+            };
+            offset(old) == offset(new)
+        });
+        self.promote();
+        // The Sentinel would tell it some seconds later. Until then it answers reads, and believes to be the master.
+        std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(..600)));
+        old.client().run(&format!("REPLICAOF 127.0.0.1 {}", new.port));
+        client.run("CLIENT KILL TYPE normal SKIPME yes");
+        client.run("CLIENT UNPAUSE");
+        until("the master is the replica", || old.client().run("ROLE").contains("slave"));
+        self.master = 1 - self.master;
+    }
+}
+
 /// A Sentinel that watches a master, and decides alone.
 fn sentinel(master: &Server) -> Server {
     let file =
@@ -18,29 +92,19 @@ fn sentinel(master: &Server) -> Server {
 
 #[test]
 fn a_failover_is_followed() {
-    let (mut master, replica) = (Server::redis(), Server::redis());
-    replica.client().run(&format!("REPLICAOF 127.0.0.1 {}", master.port));
-    until("the replica follows", || {
-        replica.client().run("INFO replication").contains("master_link_status:up")
-    });
-    let sentinel = sentinel(&master);
-    let mut asked = sentinel.client();
-    until("the Sentinel knows the replica", || {
-        asked.run("SENTINEL REPLICAS main").contains(&replica.port.to_string())
-    });
-    // The first Sentinel is not there, which is no matter.
-    let url = format!("redis-sentinel://127.0.0.1:1,127.0.0.1:{}/main", sentinel.port);
-    let anteroom = Server::anteroom(&["--upstream", &url]);
+    let mut watched = Watched::start();
+    let anteroom = Server::anteroom(&["--upstream", &watched.url()]);
     let mut ours = anteroom.client();
     assert_eq!(ours.run("SET k before"), "+OK\r\n");
     assert_eq!(ours.run("GET k"), "$6\r\nbefore\r\n");
     assert_eq!(ours.run("WAIT 1 1000").get(..4), Some("-ERR"));
-    assert_eq!(master.client().run("WAIT 1 10000"), ":1\r\n");
+    assert_eq!(watched.master().client().run("WAIT 1 10000"), ":1\r\n");
     assert_eq!(
         (ours.run("RPUSH q v"), ours.run("BLPOP q 1")),
         (":1\r\n".into(), "*2\r\n$1\r\nq\r\n$1\r\nv\r\n".into())
     );
-    master.stop(libc::SIGKILL);
+    watched.master().stop(libc::SIGKILL);
+    let replica = watched.replica();
     until("the failure is noticed", || ours.run("GET k").starts_with("-UPSTREAMDOWN"));
     until("the new master takes writes", || ours.run("SET k after") == "+OK\r\n");
     assert_eq!(
@@ -53,6 +117,30 @@ fn a_failover_is_followed() {
     );
     replica.client().run("SET k changed");
     until("changes at the new master are heard of", || ours.run("GET k") == "$7\r\nchanged\r\n");
+}
+
+/// The old master, which has not been told yet, is not read from once the new one was written to.
+#[test]
+fn who_has_written_to_the_new_master_reads_nothing_of_the_old_one() {
+    let mut watched = Watched::start();
+    let anteroom = Server::anteroom(&["--upstream", &watched.url()]);
+    let (mut ours, mut others) = (anteroom.client(), anteroom.client());
+    assert_eq!(ours.run("SET k before"), "+OK\r\n");
+    assert_eq!(ours.run("GET k"), "$6\r\nbefore\r\n");
+    watched.promote();
+    // By a connection of its own, which is made now.
+    assert_eq!(ours.run("WATCH k"), "+OK\r\n");
+    assert_eq!(ours.run("MULTI"), "+OK\r\n");
+    assert_eq!(ours.run("SET k after"), "+QUEUED\r\n");
+    assert_eq!(ours.run("EXEC"), "*1\r\n+OK\r\n");
+    assert_eq!(watched.master().client().run("GET k"), "$6\r\nbefore\r\n");
+    for client in [&mut ours, &mut others] {
+        for command in ["GET k", "GETRANGE k 0 -1", "MGET k"] {
+            let said = client.run(command);
+            assert!(said.contains("after") || said.starts_with("-UPSTREAMDOWN"), "{command}: {said}");
+        }
+    }
+    until("the links are at the new master", || ours.run("GET k") == "$5\r\nafter\r\n");
 }
 
 #[test]
