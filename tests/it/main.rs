@@ -8,6 +8,7 @@ mod connection;
 mod database;
 mod differential;
 mod dump;
+mod envoy;
 mod expiry;
 mod functions;
 mod fuzz;

@@ -34,6 +34,11 @@ impl Workshop {
         workshop
     }
 
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
     /// Runs a program to its end, which must be a good one; returns what it printed.
     pub fn run(&self, program: &str, arguments: &[&str]) -> String {
         let output = Command::new(program)
