@@ -140,8 +140,11 @@ impl Behind {
     fn start(faults: Faults) -> Self {
         match faults {
             Faults::Failovers => Self::Watched(Box::new(Watched::start())),
-            // What it has said is in the file before it says so.
-            Faults::Restarts => Self::One(Box::new(Server::redis_with(&["--appendonly", "yes"]))),
+            // What it says is written to the file before: with `everysec` that may be put off.
+            Faults::Restarts => {
+                let arguments = ["--appendonly", "yes", "--appendfsync", "no"];
+                Self::One(Box::new(Server::redis_with(&arguments)))
+            }
             Faults::None | Faults::Kills | Faults::Pauses => Self::One(Box::new(Server::redis())),
         }
     }

@@ -70,9 +70,19 @@ impl Watched {
         // The Sentinel would tell it some seconds later. Until then it answers reads, and believes to be the master.
         std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(..600)));
         old.client().run(&format!("REPLICAOF 127.0.0.1 {}", new.port));
-        client.run("CLIENT KILL TYPE normal SKIPME yes");
-        client.run("CLIENT UNPAUSE");
-        until("the master is the replica", || old.client().run("ROLE").contains("slave"));
+        // It may have, and then this client is among those whose connections end.
+        if client.try_send(b"CLIENT KILL TYPE normal SKIPME yes\r\n") {
+            client.try_read();
+        }
+        until("writes are answered again", || {
+            let mut client = old.client();
+            client.try_send(b"CLIENT UNPAUSE\r\n") && client.try_read().is_some()
+        });
+        until("the master is the replica", || {
+            let mut client = old.client();
+            client.try_send(b"ROLE\r\n")
+                && client.try_read().is_some_and(|role| String::from_utf8_lossy(&role).contains("slave"))
+        });
         self.master = 1 - self.master;
     }
 }
