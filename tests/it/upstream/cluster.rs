@@ -8,20 +8,20 @@ use super::tls::{Identity, is_encrypted};
 use super::until;
 use crate::harness::{Client, Server, free_port};
 
-struct Cluster {
-    nodes: Vec<Server>,
-    anteroom: Server,
+pub struct Cluster {
+    pub nodes: Vec<Server>,
+    pub anteroom: Server,
 }
 
 impl Cluster {
     /// Three masters, so many replicas of the first ones, and an Anteroom before them.
-    fn start(replicas: usize, section: &str) -> Self {
+    pub fn start(replicas: usize, section: &str) -> Self {
         let nodes = Self::nodes(replicas, &[]);
         let url = format!("redis-cluster://127.0.0.1:1,127.0.0.1:{}", nodes[0].port);
         Self::before(nodes, &url, section)
     }
 
-    fn before(nodes: Vec<Server>, url: &str, section: &str) -> Self {
+    pub fn before(nodes: Vec<Server>, url: &str, section: &str) -> Self {
         let anteroom = Server::configured(&format!("[upstream]\nurl = \"{url}\"\n{section}\n"), &[]);
         let mut ours = anteroom.client();
         until("all nodes are connected", || ours.run("INFO upstream").contains("upstream_up:1"));
@@ -29,7 +29,7 @@ impl Cluster {
     }
 
     /// The nodes alone, each with some arguments of its own.
-    fn nodes(replicas: usize, arguments: &[Vec<String>]) -> Vec<Server> {
+    pub fn nodes(replicas: usize, arguments: &[Vec<String>]) -> Vec<Server> {
         let nodes: Vec<Server> = (0..3 + replicas)
             .map(|index| {
                 let bus = free_port().to_string();
@@ -75,7 +75,7 @@ impl Cluster {
     }
 
     /// A command at whichever node has its key.
-    fn at_owner(&self, words: &str) -> String {
+    pub fn at_owner(&self, words: &str) -> String {
         for node in &self.nodes {
             let said = node.client().run(words);
             if !said.starts_with("-MOVED") {
@@ -86,7 +86,7 @@ impl Cluster {
     }
 }
 
-fn id(client: &mut Client) -> String {
+pub fn id(client: &mut Client) -> String {
     client.run("CLUSTER MYID").trim().rsplit("\r\n").next().unwrap().to_owned()
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::sentinel::Watched;
+use super::sentinel::{NEVER, Watched};
 use crate::harness::{Client, Server, free_port};
 
 const KEYS: usize = 8;
@@ -139,7 +139,7 @@ enum Behind {
 impl Behind {
     fn start(faults: Faults) -> Self {
         match faults {
-            Faults::Failovers => Self::Watched(Box::new(Watched::start())),
+            Faults::Failovers => Self::Watched(Box::new(Watched::start(NEVER))),
             // What it says is written to the file before: with `everysec` that may be put off.
             Faults::Restarts => {
                 let arguments = ["--appendonly", "yes", "--appendfsync", "no"];

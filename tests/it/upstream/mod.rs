@@ -2,6 +2,7 @@
 
 mod clients;
 mod cluster;
+mod cluster_hazards;
 mod coherence;
 mod failure;
 mod forwarding;

@@ -3,6 +3,9 @@
 use super::until;
 use crate::harness::{Server, free_port};
 
+/// Only who asks for a failover gets one: what the replica does not have yet would be lost.
+pub const NEVER: u64 = 600_000;
+
 /// A master and its replica, which a Sentinel watches.
 pub struct Watched {
     servers: [Server; 2],
@@ -11,14 +14,15 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn start() -> Self {
+    /// The Sentinel finds a master down that is silent for so many milliseconds, and makes the replica the master.
+    pub fn start(down_after_ms: u64) -> Self {
         let servers = [Server::redis(), Server::redis()];
         let (master, replica) = (&servers[0], &servers[1]);
         replica.client().run(&format!("REPLICAOF 127.0.0.1 {}", master.port));
         until("the replica follows", || {
             replica.client().run("INFO replication").contains("master_link_status:up")
         });
-        let sentinel = sentinel(master);
+        let sentinel = sentinel(master, down_after_ms);
         let mut asked = sentinel.client();
         until("the Sentinel knows the replica", || {
             asked.run("SENTINEL REPLICAS main").contains(&replica.port.to_string())
@@ -51,13 +55,12 @@ impl Watched {
     /// Makes the replica the master, when it has all that the master has said.
     pub fn fail_over(&mut self) {
         let (old, new) = (&self.servers[self.master], &self.servers[1 - self.master]);
-        let mut client = old.client();
         let mut asked = self.sentinel.client();
         until("the replica follows", || {
             new.client().run("INFO replication").contains("master_link_status:up")
                 && asked.run("SENTINEL REPLICAS main").contains(&new.port.to_string())
         });
-        assert_eq!(client.run("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+        assert_eq!(old.client().run("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
         until("the replica has everything", || {
             let offset = |server: &Server| {
                 let info = server.client().run("INFO replication");
@@ -69,31 +72,29 @@ impl Watched {
         self.promote();
         // The Sentinel would tell it some seconds later. Until then it answers reads, and believes to be the master.
         std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(..600)));
-        old.client().run(&format!("REPLICAOF 127.0.0.1 {}", new.port));
-        // It may have, and then this client is among those whose connections end.
-        if client.try_send(b"CLIENT KILL TYPE normal SKIPME yes\r\n") {
-            client.try_read();
-        }
-        until("writes are answered again", || {
-            let mut client = old.client();
-            client.try_send(b"CLIENT UNPAUSE\r\n") && client.try_read().is_some()
-        });
-        until("the master is the replica", || {
-            let mut client = old.client();
-            client.try_send(b"ROLE\r\n")
-                && client.try_read().is_some_and(|role| String::from_utf8_lossy(&role).contains("slave"))
-        });
+        // It may do so just now, and ends clients' connections then.
+        ask(old, &format!("REPLICAOF 127.0.0.1 {}", new.port));
+        ask(old, "CLIENT KILL TYPE normal SKIPME yes");
+        until("writes are answered again", || ask(old, "CLIENT UNPAUSE").is_some());
+        until("the master is the replica", || ask(old, "ROLE").is_some_and(|role| role.contains("slave")));
         self.master = 1 - self.master;
     }
 }
 
+/// What a server says, unless it ends the connection.
+fn ask(server: &Server, command: &str) -> Option<String> {
+    let mut client = server.client();
+    let reply = if client.try_send(format!("{command}\r\n").as_bytes()) { client.try_read() } else { None };
+    reply.map(|reply| String::from_utf8_lossy(&reply).into_owned())
+}
+
 /// A Sentinel that watches a master, and decides alone.
-fn sentinel(master: &Server) -> Server {
+fn sentinel(master: &Server, down_after_ms: u64) -> Server {
     let file =
         std::env::temp_dir().join(format!("anteroom-sentinel-{}-{}.conf", std::process::id(), master.port));
     let text = format!(
-        "bind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 1000\n\
-         sentinel failover-timeout main 5000\n",
+        "bind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\n\
+         sentinel down-after-milliseconds main {down_after_ms}\nsentinel failover-timeout main 5000\n",
         master.port
     );
     std::fs::write(&file, text).unwrap();
@@ -102,7 +103,7 @@ fn sentinel(master: &Server) -> Server {
 
 #[test]
 fn a_failover_is_followed() {
-    let mut watched = Watched::start();
+    let mut watched = Watched::start(1000);
     let anteroom = Server::anteroom(&["--upstream", &watched.url()]);
     let mut ours = anteroom.client();
     assert_eq!(ours.run("SET k before"), "+OK\r\n");
@@ -132,7 +133,7 @@ fn a_failover_is_followed() {
 /// The old master, which has not been told yet, is not read from once the new one was written to.
 #[test]
 fn who_has_written_to_the_new_master_reads_nothing_of_the_old_one() {
-    let mut watched = Watched::start();
+    let mut watched = Watched::start(NEVER);
     let anteroom = Server::anteroom(&["--upstream", &watched.url()]);
     let (mut ours, mut others) = (anteroom.client(), anteroom.client());
     assert_eq!(ours.run("SET k before"), "+OK\r\n");
@@ -156,7 +157,7 @@ fn who_has_written_to_the_new_master_reads_nothing_of_the_old_one() {
 #[test]
 fn a_name_that_no_sentinel_knows_is_said() {
     let master = Server::redis();
-    let sentinel = sentinel(&master);
+    let sentinel = sentinel(&master, NEVER);
     let anteroom =
         Server::anteroom(&["--upstream", &format!("redis-sentinel://127.0.0.1:{}/other", sentinel.port)]);
     let said = anteroom.client().run("GET k");
