@@ -206,6 +206,27 @@ impl Clients {
         }
     }
 
+    fn tell_readers(&self, key: &[u8], by: u64) {
+        // Before it is looked who has read it: whoever is noted later sees it.
+        self.tracking.changes[part_of(key)].fetch_add(1, AcqRel);
+        let readers = self.tracking.shard(key).lock().remove(key);
+        if let Some(readers) = readers {
+            self.tracking.count.fetch_sub(1, Relaxed);
+            self.tell(&readers, key, by);
+        }
+    }
+
+    fn tell_others(&self, key: &[u8], by: u64) {
+        let prefixes = self.tracking.prefixes.read();
+        for (_, clients) in prefixes.iter().filter(|(prefix, _)| key.starts_with(prefix)) {
+            for client in clients {
+                if let Some(tracker) = self.tracking.tracker(*client) {
+                    self.tell_one(&tracker, key, by);
+                }
+            }
+        }
+    }
+
     fn tell_one(&self, tracker: &Tracker, key: &[u8], by: u64) {
         if !tracker.options.no_loop || by != tracker.id {
             self.push(tracker, Some(key));
@@ -252,20 +273,28 @@ impl Listener for Clients {
             return;
         }
         let by = if of_itself { 0 } else { RUNNING.get() };
-        // Before it is looked who has read it: whoever is noted later sees it.
-        self.tracking.changes[part_of(key)].fetch_add(1, AcqRel);
-        let readers = self.tracking.shard(key).lock().remove(key);
-        if let Some(readers) = readers {
-            self.tracking.count.fetch_sub(1, Relaxed);
-            self.tell(&readers, key, by);
+        self.tell_readers(key, by);
+        self.tell_others(key, by);
+    }
+
+    fn changed_for_readers(&self, key: &[u8]) {
+        if self.tracking.active.load(Relaxed) > 0 {
+            self.tell_readers(key, 0);
         }
-        let prefixes = self.tracking.prefixes.read();
-        for (_, clients) in prefixes.iter().filter(|(prefix, _)| key.starts_with(prefix)) {
-            for client in clients {
-                if let Some(tracker) = self.tracking.tracker(*client) {
-                    self.tell_one(&tracker, key, by);
-                }
-            }
+    }
+
+    fn changed_for_others(&self, key: &[u8]) {
+        self.tell_others(key, 0);
+    }
+
+    fn has_others(&self) -> bool {
+        !self.tracking.prefixes.read().is_empty()
+    }
+
+    fn missed_by_others(&self) {
+        let trackers: Vec<_> = self.tracking.trackers.read().values().cloned().collect();
+        for tracker in trackers.iter().filter(|tracker| tracker.options.broadcast) {
+            self.push(tracker, None);
         }
     }
 

@@ -92,10 +92,8 @@ fn enable(context: &mut Context<'_, '_>, mut asked: TrackingOptions) -> CommandR
         ));
     }
     if asked.broadcast {
-        if context.instance.upstream.is_some() {
-            return Err(ReplyError::fixed(
-                "ERR BCAST is not served before an upstream, which tells this host of what was read here alone",
-            ));
+        if context.instance.upstream.as_ref().is_some_and(|upstream| upstream.cluster.is_some()) {
+            return Err(ReplyError::fixed("ERR BCAST is not served before a cluster"));
         }
         let existing = old.map_or(&[][..], |old| &old.prefixes);
         check_prefixes(&asked.prefixes, existing)?;
@@ -106,7 +104,11 @@ fn enable(context: &mut Context<'_, '_>, mut asked: TrackingOptions) -> CommandR
         asked.prefixes.sort();
     }
     let tracker = Tracker { id: context.session.client.id, options: asked, is_broken: false.into() };
+    let is_broadcast = tracker.options.broadcast;
     context.session.begin_tracking(Arc::new(tracker), &context.instance.clients, &context.instance.keyspace);
+    if let Some(upstream) = context.instance.upstream.as_ref().filter(|_| is_broadcast) {
+        upstream.broadcast.want();
+    }
     Ok(())
 }
 

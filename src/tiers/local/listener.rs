@@ -8,6 +8,14 @@ use super::keyspace::Keyspace;
 pub trait Listener: Send + Sync {
     /// A key has changed or is gone; by a client's command, or of itself.
     fn changed(&self, key: &[u8], of_itself: bool);
+    /// The same by somebody elsewhere, of which only those are told who have read it.
+    fn changed_for_readers(&self, key: &[u8]);
+    /// The same, for those who want to hear of keys that they have not read.
+    fn changed_for_others(&self, key: &[u8]);
+    /// Whether there are such.
+    fn has_others(&self) -> bool;
+    /// They may have missed the change of any key.
+    fn missed_by_others(&self);
     /// Any key may have changed.
     fn flushed(&self);
 }

@@ -161,6 +161,20 @@ pub fn is_error(frame: &[u8]) -> bool {
     matches!(frame.first(), Some(b'-' | b'!'))
 }
 
+/// The keys that a message says are not what they were; `None` within for all keys, nothing if it says something else.
+pub fn invalidated(frame: &[u8]) -> Option<Option<Vec<&[u8]>>> {
+    if frame.first() != Some(&b'>') {
+        return None;
+    }
+    let parts = elements(frame)?;
+    let [kind, keys] = parts[..] else { return None };
+    if text(kind) != Some(b"invalidate") {
+        return None;
+    }
+    // Null: FLUSHALL, FLUSHDB.
+    Some(elements(keys).map(|keys| keys.into_iter().filter_map(text).collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -476,17 +476,10 @@ impl Link {
     }
 
     fn pushed(&self, frame: &[u8]) {
-        let Some(parts) = frame::elements(frame) else { return };
-        let [kind, keys] = parts[..] else { return };
-        if frame::text(kind) != Some(b"invalidate") {
-            return;
-        }
-        match frame::elements(keys) {
-            Some(keys) => {
-                keys.iter().filter_map(|key| frame::text(key)).for_each(|key| self.near.invalidate(key))
-            }
-            // Null: FLUSHALL, FLUSHDB.
-            None => self.near.drop_all(),
+        match frame::invalidated(frame) {
+            Some(Some(keys)) => keys.into_iter().for_each(|key| self.near.invalidate(key)),
+            Some(None) => self.near.drop_all(),
+            None => {}
         }
     }
 

@@ -6,6 +6,7 @@
 //! worker thread, it is that one, and no request or reply changes threads. What goes by another connection than the first
 //! counts as a write of its keys, so that no client sees a key go back in time.
 
+mod broadcast;
 mod catalogue;
 mod cluster;
 mod coherence;
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+pub use broadcast::Broadcast;
 pub use catalogue::{Catalogue, ForeignCommand};
 pub use cluster::{Again, Cluster, Node, Redirection, Target, is_refused, resend, slot_of};
 pub use connect::{ConnectError, Connection, encode};
@@ -68,6 +70,8 @@ pub struct Upstream {
     pub plain: Arc<Link>,
     /// Connections of one client's own.
     pub pool: Arc<Pool>,
+    /// The connection for those who want to hear of all changes.
+    pub broadcast: Arc<Broadcast>,
     /// The nodes, if it is a cluster; then the connections above are not made.
     pub cluster: Option<Arc<Cluster>>,
     /// What is counted.
@@ -103,6 +107,12 @@ impl Upstream {
         });
         Ok(Self {
             cluster,
+            broadcast: Arc::new(Broadcast::new(
+                config.clone(),
+                dialer.clone(),
+                near.clone(),
+                statistics.clone(),
+            )),
             tracked: link(true),
             plain: link(false),
             pool: Arc::new(Pool::new(
@@ -145,6 +155,7 @@ impl Upstream {
         } else {
             tokio::spawn(self.tracked.clone().run());
             tokio::spawn(self.plain.clone().run());
+            tokio::spawn(self.broadcast.clone().run());
         }
         self.sweep().await;
     }

@@ -133,6 +133,25 @@ impl Near {
         }
     }
 
+    /// Whether anybody wants to hear of changes of keys that were not read here.
+    pub fn has_broadcasts(&self) -> bool {
+        self.listener.get().is_some_and(|listener| listener.has_others())
+    }
+
+    /// Has those told of a change.
+    pub fn tell_broadcast(&self, key: &[u8]) {
+        if let Some(listener) = self.listener.get() {
+            listener.changed_for_others(key);
+        }
+    }
+
+    /// Has those told that they may have missed any.
+    pub fn tell_missed(&self) {
+        if let Some(listener) = self.listener.get() {
+            listener.missed_by_others();
+        }
+    }
+
     /// Has somebody told of what upstream says. Once, before anybody is served.
     pub fn set_listener(&self, listener: &'static dyn Listener) {
         self.listener.get_or_init(|| listener);
@@ -334,7 +353,7 @@ impl Near {
         self.change(hash_bytes(key), key, KeyState::invalidate);
         // Whoever is told must not find it here any more.
         if let Some(listener) = self.listener.get() {
-            listener.changed(key, true);
+            listener.changed_for_readers(key);
         }
     }
 
@@ -360,7 +379,7 @@ impl Near {
         self.change(hash, key, KeyState::end_write);
         // Upstream will say so too, but maybe only after the reply to the write, which goes another way.
         if let Some(listener) = self.listener.get() {
-            listener.changed(key, true);
+            listener.changed_for_readers(key);
         }
     }
 
@@ -512,8 +531,16 @@ mod tests {
         struct Told(Mutex<Vec<String>>);
         impl Listener for Told {
             fn changed(&self, key: &[u8], _: bool) {
+                self.changed_for_readers(key);
+            }
+            fn changed_for_readers(&self, key: &[u8]) {
                 self.0.lock().push(String::from_utf8_lossy(key).into_owned());
             }
+            fn changed_for_others(&self, _: &[u8]) {}
+            fn has_others(&self) -> bool {
+                false
+            }
+            fn missed_by_others(&self) {}
             fn flushed(&self) {
                 self.0.lock().push("all".to_owned());
             }

@@ -47,7 +47,7 @@ impl Watched {
     pub fn promote(&self) {
         let (new, mut asked) = (self.replica(), self.sentinel.client());
         until("the Sentinel begins", || asked.run("SENTINEL FAILOVER main") == "+OK\r\n");
-        until("the replica is the master", || new.client().run("ROLE").contains("master"));
+        until("the replica is the master", || is_said(new, "ROLE", "master"));
         let address = "SENTINEL GET-MASTER-ADDR-BY-NAME main";
         until("the Sentinel says so", || asked.run(address).contains(&new.port.to_string()));
     }
@@ -57,17 +57,16 @@ impl Watched {
         let (old, new) = (&self.servers[self.master], &self.servers[1 - self.master]);
         let mut asked = self.sentinel.client();
         until("the replica follows", || {
-            new.client().run("INFO replication").contains("master_link_status:up")
+            is_said(new, "INFO replication", "master_link_status:up")
                 && asked.run("SENTINEL REPLICAS main").contains(&new.port.to_string())
         });
-        assert_eq!(old.client().run("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+        until("writes wait", || is_said(old, "CLIENT PAUSE 60000 WRITE", "OK"));
         until("the replica has everything", || {
             let offset = |server: &Server| {
-                let info = server.client().run("INFO replication");
-                let line = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
-                line.map(str::to_owned)
+                let info = ask(server, "INFO replication")?;
+                info.lines().find_map(|line| line.strip_prefix("master_repl_offset:")).map(str::to_owned)
             };
-            offset(old) == offset(new)
+            offset(old).is_some_and(|old| offset(new) == Some(old))
         });
         self.promote();
         // The Sentinel would tell it some seconds later. Until then it answers reads, and believes to be the master.
@@ -75,10 +74,15 @@ impl Watched {
         // It may do so just now, and ends clients' connections then.
         ask(old, &format!("REPLICAOF 127.0.0.1 {}", new.port));
         ask(old, "CLIENT KILL TYPE normal SKIPME yes");
-        until("writes are answered again", || ask(old, "CLIENT UNPAUSE").is_some());
-        until("the master is the replica", || ask(old, "ROLE").is_some_and(|role| role.contains("slave")));
+        until("writes are answered again", || is_said(old, "CLIENT UNPAUSE", "OK"));
+        until("the master is the replica", || is_said(old, "ROLE", "slave"));
         self.master = 1 - self.master;
     }
+}
+
+/// Whether a server says this. A Sentinel may end any client's connection.
+fn is_said(server: &Server, command: &str, expected: &str) -> bool {
+    ask(server, command).is_some_and(|said| said.contains(expected))
 }
 
 /// What a server says, unless it ends the connection.

@@ -62,7 +62,6 @@ fn clients_are_told_of_what_changes_upstream() {
     let pair = Pair::start("[[keys]]\npattern = \"here:*\"\ntier = \"local\"");
     let (mut writer, mut theirs) = (pair.anteroom.client(), pair.redis.client());
     let mut reader = Reader { client: resp3(&pair.anteroom), messages: Vec::new() };
-    assert!(reader.run("CLIENT TRACKING ON BCAST").starts_with("-ERR BCAST is not served"));
     assert_eq!(reader.run("CLIENT TRACKING ON"), "+OK\r\n");
     theirs.run("MSET k 1 l 1");
     theirs.run("HSET h f 1");
@@ -201,4 +200,52 @@ fn the_cache_of_redis_py_is_kept_right() {
     let pair = Pair::start("");
     let said = workshop.run("venv/bin/python", &["cache.py", &pair.anteroom.port.to_string()]);
     assert_eq!(said.trim(), "nothing old is kept");
+}
+
+/// Of keys with a prefix, whoever changes them, though nobody has read them here.
+#[test]
+fn all_changes_of_a_prefix_are_told() {
+    let mut pair =
+        Pair::start("upstream-heartbeat = \"300ms\"\n[[keys]]\npattern = \"user:here:*\"\ntier = \"local\"");
+    let mut reader = Reader { client: resp3(&pair.anteroom), messages: Vec::new() };
+    let mut other = pair.anteroom.client();
+    let connections = |redis: &Server| redis.client().run("CLIENT LIST").matches("name=anteroom").count();
+    let before = connections(&pair.redis);
+    assert_eq!(reader.run("CLIENT TRACKING ON BCAST PREFIX user: PREFIX shop:"), "+OK\r\n");
+    // From here on nothing is missed.
+    reader.heard(FLUSHED, "it was connected");
+    assert_eq!(connections(&pair.redis), before + 1);
+    pair.redis.client().run("SET none x");
+    pair.redis.client().run("SET user:1 x");
+    reader.heard(&told("user:1"), "a change by a third party");
+    assert_eq!(other.run("SET shop:1 x"), "+OK\r\n");
+    reader.heard(&told("shop:1"), "a change by another client");
+    assert_eq!(reader.run("SET user:2 x"), "+OK\r\n");
+    reader.heard(&told("user:2"), "its own change");
+    assert_eq!(other.run("SET user:here:1 x"), "+OK\r\n");
+    reader.heard(&told("user:here:1"), "a change that stays on this host");
+    assert!(reader.messages.is_empty(), "{:?}", reader.messages);
+    // Each time, read or not; and what was read is told once.
+    for _ in 0..2 {
+        reader.run("GET user:1");
+        pair.redis.client().run("SET user:1 y");
+        reader.heard(&told("user:1"), "a change of what it has read");
+    }
+    pair.redis.client().run("FLUSHALL");
+    reader.heard(FLUSHED, "FLUSHALL");
+    // What may have been missed is told when it is known, and again when no more is.
+    let port = pair.redis.port;
+    pair.redis.stop(libc::SIGKILL);
+    reader.heard(FLUSHED, "the connection was lost");
+    pair.redis = Server::redis_at(port);
+    until("it is told of changes again", || {
+        reader.messages.clear();
+        pair.redis.client().run("SET user:3 x");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        reader.run("PING");
+        reader.messages.contains(&told("user:3"))
+    });
+    // Nobody wants to hear any more.
+    assert_eq!(reader.run("CLIENT TRACKING OFF"), "+OK\r\n");
+    until("the connection ends", || connections(&pair.redis) == before);
 }
