@@ -94,8 +94,7 @@ fn ask(server: &Server, command: &str) -> Option<String> {
 
 /// A Sentinel that watches a master, and decides alone.
 fn sentinel(master: &Server, down_after_ms: u64) -> Server {
-    let file =
-        std::env::temp_dir().join(format!("anteroom-sentinel-{}-{}.conf", std::process::id(), master.port));
+    let file = master.dir.join("sentinel.conf");
     let text = format!(
         "bind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\n\
          sentinel down-after-milliseconds main {down_after_ms}\nsentinel failover-timeout main 5000\n",
