@@ -20,7 +20,10 @@ impl Tier {
     pub fn follow(&'static self, keyspace: &'static Keyspace) {
         self.keyspace.get_or_init(|| keyspace);
         let listener = Arc::new(move |notification| self.notified(keyspace, notification));
-        self.runtime.spawn(self.store.listen(listener));
+        self.runtime.spawn(async move {
+            self.readiness.ready().await;
+            self.store.listen(listener).await;
+        });
     }
 
     fn notified(&self, keyspace: &Keyspace, notification: Notification) {

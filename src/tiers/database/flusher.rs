@@ -190,6 +190,7 @@ impl Running {
                 drop(opened.send(tier));
                 if let Some(tier) = running {
                     tokio::spawn(tier.watch_age());
+                    tokio::spawn(tier.readiness.seek(&*tier.store));
                     tier.run_flusher().await;
                 }
             });

@@ -15,6 +15,7 @@ mod open;
 pub mod payload;
 pub mod postgres;
 pub mod queries;
+pub mod readiness;
 pub mod rules;
 pub mod sqlite;
 pub mod statistics;

@@ -19,7 +19,7 @@ pub struct Figure {
 
 /// How the tier is.
 pub struct Status {
-    /// Whether the last try to flush failed because the database is away.
+    /// Whether the last try to flush failed because the database is away, or it was not there since the start.
     pub is_away: bool,
     /// Why the journal takes nothing, if so.
     pub trouble: Option<String>,
@@ -66,6 +66,6 @@ impl Tier {
             total("journal_refused", "Writes that it refused.", journal.refused),
         ];
         let trouble = trouble.as_ref().map(ToString::to_string);
-        Status { is_away: counters.failing.load(Relaxed) > 0, trouble, figures }
+        Status { is_away: !self.readiness.is_ready() || counters.failing.load(Relaxed) > 0, trouble, figures }
     }
 }

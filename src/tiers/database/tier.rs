@@ -19,6 +19,7 @@ use super::encoding::{self, Unreadable};
 use super::flights::{Flight, Flights};
 use super::journal::{self, Fsync, Journal, JournalError, OpenError, Sequence};
 use super::queries::Results;
+use super::readiness::{self, Readiness};
 use super::rules::{RuleError, Rules};
 use super::store::{Failure, RowChange, RowState, SetupError, Store};
 use super::{install, lanes::Lanes};
@@ -104,6 +105,8 @@ pub struct Tier {
     pub config: DatabaseConfig,
     /// The database.
     pub store: Arc<dyn Store>,
+    /// Whether it was seen to be as it should be.
+    pub readiness: Readiness,
     /// What was accepted.
     pub journal: Journal,
     /// What is counted.
@@ -147,8 +150,18 @@ impl Tier {
             let reason = "database.journal: the upstream cannot hold the journal yet; use \"local\"";
             return Err(StartError::Unsupported(reason.to_owned()));
         }
-        store.check().await?;
-        let highest = store.highest_version().await?;
+        // A journal says that the database was as it should be before.
+        let had_journal = std::fs::read_dir(directory).is_ok_and(|mut files| files.next().is_some());
+        let (first_sequence, readiness) = match readiness::ask(&*store).await? {
+            Ok(first) => (first, Readiness::checked()),
+            Err(why) if had_journal => {
+                tracing::warn!(
+                    "the database cannot be reached ({why}): what is accepted waits in the journal"
+                );
+                (readiness::version_floor(clock::wall_ms()), Readiness::away(why))
+            }
+            Err(why) => return Err(SetupError::Unreachable(why).into()),
+        };
         let options = journal::Options {
             fsync: match config.journal_fsync {
                 JournalFsync::Always => Fsync::Always,
@@ -156,7 +169,7 @@ impl Tier {
                 JournalFsync::No => Fsync::No,
             },
             max_size: config.journal_max_size.0,
-            first_sequence: highest.max(0) as u64 + 1,
+            first_sequence,
             ..journal::Options::default()
         };
         let (mut backlog, mut unreadable, mut empty) = (Backlog::new(&rules), None, Vec::new());
@@ -183,6 +196,7 @@ impl Tier {
             rules,
             config: config.clone(),
             store,
+            readiness,
             journal,
             counters: Counters::default(),
             flights: Arc::default(),
@@ -314,8 +328,11 @@ impl Tier {
             let (loading, limit) = (Arc::clone(&flight), self.config.statement_timeout.0);
             self.runtime.spawn(async move {
                 let loaded = tokio::time::timeout(limit, self.store.load(rule, loading.key())).await;
-                let result = loaded
-                    .unwrap_or_else(|_| Err(Failure::Transient("it did not answer in time".to_owned())));
+                let result = match (self.readiness.fault(), loaded) {
+                    (Some(fault), _) => Err(Failure::Transient(fault)),
+                    (None, Ok(loaded)) => loaded,
+                    (None, Err(_)) => Err(Failure::Transient("it did not answer in time".to_owned())),
+                };
                 let result =
                     result.and_then(|loaded| install::install(self, keyspace, rule, &loading, &loaded));
                 let counters = &self.counters;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anteroom::clock;
 
-use super::{flush, info, start, wait_for};
+use super::{RULES, TABLES, bulk, config, flush, info, serve, start, wait_for};
 use crate::harness::{Client, Server};
 use crate::postgres::Postgres;
 
@@ -102,7 +102,8 @@ fn while_the_database_is_away_writes_are_taken_up_to_the_journals_bound() {
         assert!(client.run(&format!("HGET user:{id} a")).contains(&value.to_string()));
     }
     assert_eq!(client.run("MULTI"), "+OK\r\n");
-    assert_eq!(client.run("HSET user:0 a 1"), "+QUEUED\r\n");
+    // What is shorter than all that was refused might find room.
+    assert_eq!(client.run("HSET user:0 a 1 b 12345678901234567"), "+QUEUED\r\n");
     assert!(client.run("EXEC").starts_with("-EXECABORT "));
     // What no rule concerns is not refused.
     assert_eq!(client.run("SET other 1"), "+OK\r\n");
@@ -110,6 +111,8 @@ fn while_the_database_is_away_writes_are_taken_up_to_the_journals_bound() {
     postgres.restart();
     flush(&server);
     check(&postgres, &values);
+    // Room is given back a moment after the rows are there.
+    wait_for(|| write(&mut client, &mut values, 1).is_none());
     assert_eq!(write(&mut client, &mut values, 500), None);
     flush(&server);
     check(&postgres, &values);
@@ -131,4 +134,79 @@ fn writes_are_refused_while_one_waits_for_longer_than_it_may() {
     wait_for(|| client.run("SET any:2 d") == "+OK\r\n");
     flush(&server);
     assert_eq!(postgres.sql("SELECT count(*) FROM anteroom_entries"), ["2"]);
+}
+
+/// A host that ends while the database is away comes back, with what waited, and takes more.
+#[test]
+fn a_server_starts_while_its_database_is_away() {
+    let (mut postgres, mut server) = start("flush-interval = \"20ms\"\nstatement-timeout = \"5s\"");
+    let mut client = server.client();
+    assert_eq!(client.run("SET note:a:old before"), "+OK\r\n");
+    postgres.sql("INSERT INTO notes VALUES ('a', 'kept', 'before')");
+    flush(&server);
+    // Another host has given higher versions than this one knows of.
+    postgres.sql("UPDATE anteroom_versions SET version = 1000000");
+    postgres.kill();
+    assert_eq!(client.run("SET note:a:first waits"), "+OK\r\n");
+    for round in 0..2 {
+        server.kill();
+        server.restart();
+        let mut client = server.client();
+        assert_eq!(client.run("GET note:a:first"), bulk("waits"), "round {round}");
+        assert_eq!(client.run(&format!("SET note:a:round{round} taken")), "+OK\r\n");
+        assert_eq!(client.run(&format!("GET note:a:round{round}")), bulk("taken"));
+        assert_eq!(client.run(&format!("SET note:a:old round{round}")), "+OK\r\n");
+        // What no rule concerns is as ever; a row that is not here is not said to be absent.
+        assert_eq!(client.run("INCR counter"), ":1\r\n");
+        let said = client.run("GET note:a:kept");
+        assert!(said.starts_with("-DBERR ") && said.contains("not available"), "{said}");
+        assert!(client.run("INFO writebehind").contains("writebehind_database:away"));
+        assert_eq!(client.run("DB.FLUSH TIMEOUT 50").get(..9), Some("-TIMEOUT "));
+    }
+    postgres.restart();
+    wait_for(|| server.log().contains("as the rules want it"));
+    flush(&server);
+    let rows = postgres.sql("SELECT title || '=' || body FROM notes ORDER BY title");
+    assert_eq!(rows, ["first=waits", "kept=before", "old=round1", "round0=taken", "round1=taken"]);
+    let mut client = server.client();
+    assert_eq!(client.run("GET note:a:kept"), bulk("before"));
+    assert!(client.run("INFO writebehind").contains("writebehind_database:up"));
+    wait_for(|| server.log().contains("listening for changes"));
+}
+
+/// It is not as the rules want it when it comes back: that is said, and nothing is lost while it is mended.
+#[test]
+fn a_schema_that_does_not_fit_is_found_when_the_database_is_there() {
+    let (mut postgres, mut server) = start("flush-interval = \"20ms\"");
+    postgres.sql("INSERT INTO notes VALUES ('a', 'one', 'x')");
+    postgres.sql("ALTER TABLE notes RENAME TO elsewhere");
+    postgres.kill();
+    server.kill();
+    server.restart();
+    let mut client = server.client();
+    assert_eq!(client.run("SET note:a:two y"), "+OK\r\n");
+    postgres.restart();
+    wait_for(|| server.log().contains("database rule 'note:{owner}:{title}'"));
+    assert_eq!(client.run("SET note:a:three z"), "+OK\r\n");
+    let said = client.run("GET note:a:one");
+    assert!(said.starts_with("-DBERR ") && said.contains("note:{owner}:{title}"), "{said}");
+    assert_eq!(client.run("DB.FLUSH TIMEOUT 50").get(..9), Some("-TIMEOUT "));
+    postgres.sql("ALTER TABLE elsewhere RENAME TO notes");
+    flush(&server);
+    assert_eq!(postgres.sql("SELECT title FROM notes ORDER BY title"), ["one", "three", "two"]);
+}
+
+/// At a first start nobody knows whether the configuration is right.
+#[test]
+fn a_first_start_needs_the_database() {
+    let mut postgres = Postgres::start();
+    postgres.sql(TABLES);
+    let text = config(&postgres.url(), "", RULES);
+    let mut server = serve(&text, &[]);
+    postgres.kill();
+    server.kill();
+    std::fs::remove_dir_all(server.dir.join("data/journal")).unwrap();
+    server.try_restart();
+    assert!(!server.wait().success());
+    assert!(server.log().contains("the database is not available"), "{}", server.log());
 }
