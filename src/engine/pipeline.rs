@@ -5,9 +5,11 @@ use super::execute::Flow;
 use super::pending::Pending;
 use super::worker::Worker;
 use crate::clients::Session;
+use crate::commands::spec::flag;
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser, Span};
+use crate::tiers::local::DATABASE;
 use crate::types::hasher::hash_bytes;
 use crate::types::prefetch::Part;
 
@@ -167,6 +169,11 @@ impl Worker {
         }
         hashes().for_each(|hash| keyspace.prefetch_bucket(hash, db));
         hashes().for_each(|hash| keyspace.prefetch_entry(hash, db));
+        if let Some(tier) = self.instance.database().filter(|_| db == DATABASE) {
+            let writes =
+                |request: &&Request| request.command.is_some_and(|command| command.spec.has(flag::WRITE));
+            tier.prefetch(requests.iter().filter(writes).filter_map(|request| request.hash));
+        }
         if !requests.iter().any(|request| request.inside != Inside::Nothing) {
             return;
         }

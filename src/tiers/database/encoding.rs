@@ -8,7 +8,7 @@
 //! configured is an error, never skipped.
 
 use super::rules::{Content, Rules};
-use super::store::{RowChange, RowState};
+use super::store::{Changes, RowChange, RowState};
 
 const VERSION: u8 = 1;
 
@@ -93,13 +93,13 @@ fn pair(out: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>) {
 ///
 /// # Errors
 /// What it is that is not known.
-pub fn decode(rules: &Rules, sequence: u64, payload: &[u8]) -> Result<Vec<RowChange>, Unreadable> {
+pub fn decode(rules: &Rules, sequence: u64, payload: &[u8]) -> Result<Changes, Unreadable> {
     let mut reader = Reader(payload);
     if reader.byte()? != VERSION {
         return Err(Unreadable::Format);
     }
     let count = reader.number()?;
-    let mut changes = Vec::new();
+    let mut changes = Changes::new();
     for _ in 0..count {
         let raw = reader.change()?;
         let pattern = raw.pattern;
@@ -246,7 +246,7 @@ mod tests {
             .map(|(rule, state)| RowChange { rule, key: b"k\x00".as_slice().into(), version: 7, state })
             .collect();
         let payload = encode(&rules, &changes);
-        assert_eq!(decode(&rules, 7, &payload).unwrap(), changes);
+        assert_eq!(decode(&rules, 7, &payload).unwrap().to_vec(), changes);
         for len in 0..payload.len() {
             assert_eq!(decode(&rules, 7, &payload[..len]), Err(Unreadable::Format), "{len}");
         }

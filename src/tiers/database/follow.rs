@@ -1,8 +1,10 @@
 //! The tier as the keyspace sees it: who is told of changes.
 
+use smallvec::smallvec;
+
 use super::mutation::{changed_columns, columns_of, state_of};
 use super::rules::{OnExpire, Rule};
-use super::store::{RowChange, RowState};
+use super::store::{Changes, RowChange, RowState};
 use super::tier::Tier;
 use crate::protocol::ReplyError;
 use crate::tiers::local::{Change, Columns, DATABASE, Event, EventClass, Mirror, ValueRef};
@@ -59,7 +61,7 @@ impl Mirror for Tier {
 
     fn accept(&self, changes: &[Change<'_>]) -> Result<Option<u64>, ReplyError> {
         let of = |change: &Change<'_>| self.row_change(change.rule, change.key, change.before, change.value);
-        let rows: Vec<RowChange> = changes.iter().filter_map(of).collect();
+        let rows: Changes = changes.iter().filter_map(of).collect();
         if rows.is_empty() {
             return Ok(None);
         }
@@ -77,7 +79,7 @@ impl Mirror for Tier {
         if rule.on_expire == OnExpire::Delete && rule.writes() && !is_lane {
             let change = RowChange { rule: index, key: key.into(), version: 0, state: RowState::Absent };
             // A failure is logged and counted there; the row stays, as it would if the process had ended just now.
-            drop(self.accept(vec![change]));
+            drop(self.accept(smallvec![change]));
         } else {
             self.changed(key);
         }

@@ -14,6 +14,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 /// A future in a box, so that [`Store`] is object-safe.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -103,6 +105,9 @@ pub struct RowChange {
     /// What the row becomes.
     pub state: RowState,
 }
+
+/// The changes of one command or transaction: mostly a single one.
+pub type Changes = SmallVec<[RowChange; 1]>;
 
 /// Changes that commit together, each key once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

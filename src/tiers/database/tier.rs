@@ -21,7 +21,7 @@ use super::journal::{self, Fsync, Journal, JournalError, OpenError, Sequence};
 use super::queries::Results;
 use super::readiness::{self, Readiness};
 use super::rules::{RuleError, Rules};
-use super::store::{Failure, RowChange, RowState, SetupError, Store};
+use super::store::{Changes, Failure, RowState, SetupError, Store};
 use super::{install, lanes::Lanes};
 use crate::clock;
 use crate::config::database::{DatabaseConfig, JournalFsync, JournalPlace};
@@ -247,11 +247,18 @@ impl Tier {
         }
     }
 
+    /// Brings into the cache what waits of keys with these hashes, which are about to change.
+    pub fn prefetch(&self, hashes: impl Iterator<Item = u64>) {
+        if let Some(backlog) = self.backlog.try_lock() {
+            backlog.prefetch(hashes);
+        }
+    }
+
     /// Takes changes that were made to the cache, with the locks of their keys held.
     ///
     /// # Errors
     /// The journal did not take them.
-    pub fn accept(&self, mut changes: Vec<RowChange>) -> Result<Sequence, JournalError> {
+    pub fn accept(&self, mut changes: Changes) -> Result<Sequence, JournalError> {
         let payload = encoding::encode(&self.rules, &changes);
         let count = changes.len();
         for change in &changes {

@@ -7,6 +7,8 @@
 //!
 //! Not here: what becomes of the changes ([`Mirror`]'s business), and what is a row.
 
+use smallvec::SmallVec;
+
 use super::effects::Event;
 use super::entry::Entry;
 use super::keyspace::Keyspace;
@@ -70,18 +72,8 @@ pub(super) struct Mirrored {
 /// What a view has to do for other tiers.
 #[derive(Default)]
 pub(super) struct Follow {
-    pub(super) mirror: Option<&'static dyn Mirror>,
-    mirrored: Vec<Mirrored>,
+    mirrored: SmallVec<[Mirrored; 1]>,
     pub(super) trial: Option<Trial>,
-}
-
-impl Follow {
-    /// What follows changes of a keyspace; nothing if nobody does.
-    #[inline]
-    pub(super) fn of(keyspace: &Keyspace) -> Option<Box<Self>> {
-        let mirror = keyspace.mirror.get()?;
-        Some(Box::new(Self { mirror: Some(*mirror), mirrored: Vec::new(), trial: None }))
-    }
 }
 
 impl Keyspace {
@@ -101,17 +93,16 @@ impl View<'_> {
     /// A key is about to be edited, not replaced.
     #[cold]
     pub(super) fn note_before(&mut self, hash: u64, key: &[u8]) {
-        let Some(follow) = self.follow.as_ref().filter(|_| self.db == DATABASE) else { return };
-        let Some(mirror) = follow.mirror else { return };
-        if follow.mirrored.iter().any(|mirrored| *mirrored.key == *key) {
+        let Some(mirror) = self.mirror.filter(|_| self.db == DATABASE) else { return };
+        let mut noted = self.follow.iter().flat_map(|follow| &follow.mirrored);
+        if noted.any(|mirrored| *mirrored.key == *key) {
             return;
         }
         let Some(rule) = mirror.rule(key) else { return };
         let before = self.live(hash, key).and_then(|entry| mirror.columns(rule, entry.value()));
-        if before.is_some()
-            && let Some(follow) = &mut self.follow
-        {
+        if before.is_some() {
             let key = key.into();
+            let follow = self.follow.get_or_insert_default();
             follow.mirrored.push(Mirrored { rule, hash, key, before, is_recorded: false });
         }
     }
@@ -119,18 +110,19 @@ impl View<'_> {
     /// Keeps a recorded change for the end of the view; says whether it is only tried.
     #[cold]
     pub(super) fn keep(&mut self, hash: u64, key: &[u8], event: Event) -> bool {
-        let Some(follow) = &mut self.follow else { return false };
-        if let Some(trial) = &mut follow.trial {
+        if let Some(follow) = &mut self.follow
+            && let Some(trial) = &mut follow.trial
+        {
             trial.note(self.db, key);
             return true;
         }
-        let Some(mirror) = follow.mirror.filter(|_| self.db == DATABASE) else { return false };
+        let Some(mirror) = self.mirror.filter(|_| self.db == DATABASE) else { return false };
         let Some(rule) = mirror.rule(key) else { return false };
-        let noted = follow.mirrored.iter_mut().find(|mirrored| *mirrored.key == *key);
         if !mirror.wants(rule, key, event) {
             return false;
         }
-        match noted {
+        let follow = self.follow.get_or_insert_default();
+        match follow.mirrored.iter_mut().find(|mirrored| *mirrored.key == *key) {
             Some(noted) => noted.is_recorded = true,
             None => {
                 let (before, is_recorded, key) = (None, true, key.into());
@@ -142,13 +134,14 @@ impl View<'_> {
 
     #[cold]
     fn tell(&mut self, follow: Follow) {
-        let Follow { mirror: Some(mirror), mirrored, .. } = follow else { return };
+        let Some(mirror) = self.mirror else { return };
+        let mirrored = follow.mirrored;
         let change = |mirrored: &'_ Mirrored| {
             let entry = self.held(mirrored.hash)?.databases[DATABASE].find(mirrored.hash, &mirrored.key);
             Some(entry.map(|entry| (entry.value(), entry.deadline())))
         };
         let recorded = mirrored.iter().filter(|mirrored| mirrored.is_recorded);
-        let changes: Vec<Change<'_>> = recorded
+        let changes: SmallVec<[Change<'_>; 1]> = recorded
             .map(|noted| Change {
                 rule: noted.rule,
                 key: &noted.key,
@@ -159,7 +152,9 @@ impl View<'_> {
         if changes.is_empty() {
             return;
         }
-        match mirror.accept(&changes) {
+        let accepted = mirror.accept(&changes);
+        drop(changes);
+        match accepted {
             Ok(Some(sequence)) => self.effects.journaled = Some(sequence),
             Ok(None) => {}
             Err(error) => self.effects.unaccepted = Some(error),

@@ -93,7 +93,7 @@ impl View<'_> {
             self.db = of;
             let entry = self.database(hash).remove(hash, &key);
             let before = old.and_then(|old| {
-                let mirror = self.follow.as_ref().and_then(|follow| follow.mirror).filter(|_| of == DATABASE);
+                let mirror = self.mirror.filter(|_| of == DATABASE);
                 let before = mirror.and_then(|mirror| mirror.columns(mirror.rule(&key)?, old.value()));
                 self.insert(hash, old);
                 before
@@ -106,7 +106,7 @@ impl View<'_> {
 
     /// Makes tried changes for good, which other tiers have already. The keys are held locked.
     pub fn make(&mut self, tried: Tried) {
-        let (db, follow) = (self.db, self.follow.take());
+        let (db, mirror, follow) = (self.db, self.mirror.take(), self.follow.take());
         for TriedChange { db: of, hash, key, entry, .. } in tried.changes {
             self.db = of;
             self.remove(hash, &key);
@@ -117,7 +117,7 @@ impl View<'_> {
             self.tell_observers(hash, &key);
         }
         self.db = db;
-        self.follow = follow;
+        (self.mirror, self.follow) = (mirror, follow);
     }
 }
 

@@ -9,7 +9,7 @@ use super::effects::{Effects, Event};
 use super::entry::Entry;
 use super::keyspace::Keyspace;
 use super::locks::{LockPlan, Locks};
-use super::mirror::Follow;
+use super::mirror::{Follow, Mirror};
 use super::shard::{Database, Shard};
 use super::trial::Trial;
 use super::value::{Stored, ValueRef};
@@ -29,7 +29,9 @@ pub struct View<'a> {
     touches: bool,
     /// Waits for shards that a script holds beyond its time, rather than giving up.
     is_patient: bool,
-    /// Where changes are told to another tier, or only tried; apart, as most servers have no other tier.
+    /// The other tier that is told of changes, if there is one.
+    pub(super) mirror: Option<&'static dyn Mirror>,
+    /// What it will be told, or what is only tried; apart, as most commands have neither.
     pub(super) follow: Option<Box<Follow>>,
 }
 
@@ -110,7 +112,8 @@ impl<'a> View<'a> {
             first,
             touches,
             is_patient,
-            follow: Follow::of(keyspace),
+            mirror: keyspace.mirror.get().copied(),
+            follow: None,
         }
     }
 
@@ -215,7 +218,7 @@ impl<'a> View<'a> {
     /// Has changes noted before they are made, if anybody follows them.
     #[inline]
     pub(super) fn before_edit(&mut self, hash: u64, key: &[u8]) {
-        if self.follow.is_some() {
+        if self.mirror.is_some() {
             self.note_before(hash, key);
         }
     }
@@ -340,7 +343,8 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn record(&mut self, hash: u64, key: &[u8], event: Event) {
         self.shard(hash).counters.changes += 1;
-        if !(self.follow.is_some() && self.keep(hash, key, event)) {
+        let is_followed = self.mirror.is_some() || self.follow.is_some();
+        if !(is_followed && self.keep(hash, key, event)) {
             self.tell_observers(hash, key);
         }
         if self.keyspace.settings().notifies(event.class as u32) {
