@@ -179,7 +179,7 @@ async fn retry(tier: &Tier, id: i64) -> Result<bool, ReplyError> {
         Err(error) => return Err(refused(&error)),
     };
     let rule = change.rule;
-    match tier.store.apply(&Batch { changes: vec![change] }).await {
+    match tier.store.apply(&Batch::of_one(vec![change])).await {
         Ok(()) => {}
         Err(Failure::Refused(_)) => return Ok(false),
         Err(error) => return Err(refused(&error)),

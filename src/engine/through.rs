@@ -116,7 +116,7 @@ impl Commit {
         let version = tier.next_version().map_err(|error| refusal(&error))?;
         let mut changes = std::mem::take(&mut self.through.rows);
         changes.iter_mut().for_each(|change| change.version = version);
-        let batch = Batch { changes };
+        let batch = Batch::of_one(changes);
         for tried in 1.. {
             match tier.store.apply(&batch).await {
                 Ok(()) => break,

@@ -139,7 +139,7 @@ fn change(rule: usize, key: &str, version: i64, state: RowState) -> RowChange {
 }
 
 async fn apply(store: &dyn Store, changes: Vec<RowChange>) -> Result<(), Failure> {
-    store.apply(&Batch { changes }).await
+    store.apply(&Batch::of_one(changes)).await
 }
 
 async fn put(store: &dyn Store, rule: usize, key: &str, version: i64, state: RowState) {
@@ -164,6 +164,7 @@ async fn suite(store: &dyn Store) {
     documents(store).await;
     default_table(store).await;
     refused(store).await;
+    apart(store).await;
     letters(store).await;
     mixed_batch(store).await;
     queries(store).await;
@@ -272,6 +273,31 @@ async fn refused(store: &dyn Store) {
         }
         assert_eq!(row(store, PLAIN, "plain:50").await, None, "{why}: a batch commits whole or not at all");
     }
+}
+
+/// What is not refused is committed, together; the rest is named, whatever it is refused for.
+async fn apart(store: &dyn Store) {
+    let batch = Batch::of_one(vec![
+        change(USER, "user:900", 700, fields(&[(2, Some("Ada"))], true)),
+        // Its column must not be null.
+        change(USER, "user:901", 701, fields(&[(1, Some("a@b"))], true)),
+        // No number.
+        change(USER, "user:x", 702, fields(&[(2, Some("Bob"))], true)),
+        // Its rule has no place for that.
+        change(NOTE, "note:a:apart", 703, fields(&[], true)),
+        change(NOTE, "note:b:apart", 704, RowState::Value(bytes("text"))),
+    ]);
+    assert!(matches!(store.apply(&batch).await, Err(Failure::Refused(_))));
+    let refused = store.apply_apart(&batch).await.unwrap();
+    assert_eq!(refused.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [1, 2, 3], "{refused:?}");
+    assert!(refused.iter().all(|(_, reason)| !reason.contains("Bob") && !reason.contains("a@b")));
+    assert!(row(store, USER, "user:900").await.is_some() && row(store, USER, "user:901").await.is_none());
+    assert_eq!(
+        row(store, NOTE, "note:b:apart").await.map(|(state, _)| state),
+        Some(RowState::Value(bytes("text")))
+    );
+    // Once more changes nothing.
+    assert_eq!(store.apply_apart(&batch).await.unwrap().len(), 3);
 }
 
 async fn letters(store: &dyn Store) {

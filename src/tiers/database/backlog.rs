@@ -338,22 +338,41 @@ impl Backlog {
         }
         let mut changes: Vec<RowChange> = Vec::with_capacity(count);
         let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(count);
-        let taken = slots.iter().filter_map(|slot| self.records.get(*slot));
-        for change in taken.flat_map(|record| &record.changes) {
-            match places.get(&*change.key) {
-                Some(place) => {
-                    let earlier = &mut changes[*place];
-                    let before = std::mem::replace(&mut earlier.state, RowState::Absent);
-                    earlier.state = before.then(change.state.clone());
-                    earlier.version = change.version;
-                }
-                None => {
-                    places.insert(&change.key, changes.len());
-                    changes.push(change.clone());
-                }
+        // Of each change, one before it that it belongs with, or itself.
+        let mut with: Vec<usize> = Vec::with_capacity(count);
+        for record in slots.iter().filter_map(|slot| self.records.get(*slot)) {
+            let mut unit = None;
+            for change in &record.changes {
+                let place = match places.get(&*change.key) {
+                    Some(place) => {
+                        let earlier = &mut changes[*place];
+                        let before = std::mem::replace(&mut earlier.state, RowState::Absent);
+                        earlier.state = before.then(change.state.clone());
+                        earlier.version = change.version;
+                        *place
+                    }
+                    None => {
+                        places.insert(&change.key, changes.len());
+                        changes.push(change.clone());
+                        with.push(changes.len() - 1);
+                        changes.len() - 1
+                    }
+                };
+                let (one, other) = (first_of(&with, place), unit.unwrap_or(place));
+                let other = first_of(&with, other);
+                with[one.max(other)] = one.min(other);
+                unit = Some(one.min(other));
             }
         }
-        Batch { changes }
+        if slots.len() == changes.len() {
+            // Each is a record of its own.
+            return Batch { units: vec![1; changes.len()], changes };
+        }
+        let mut sorted: Vec<(usize, RowChange)> =
+            changes.into_iter().enumerate().map(|(place, change)| (first_of(&with, place), change)).collect();
+        sorted.sort_by_key(|(unit, _)| *unit);
+        let units = sorted.chunk_by(|(one, _), (other, _)| one == other).map(<[_]>::len).collect();
+        Batch { changes: sorted.into_iter().map(|(_, change)| change).collect(), units }
     }
 
     /// The taken records are in the database or given up; tells of keys that have nothing waiting any more, and returns
@@ -381,6 +400,14 @@ impl Backlog {
         }
         sequences
     }
+}
+
+/// The first of those that one belongs with.
+fn first_of(with: &[usize], mut place: usize) -> usize {
+    while with[place] != place {
+        place = with[place];
+    }
+    place
 }
 
 /// What a batch has of the backlog.
@@ -471,6 +498,23 @@ mod tests {
             assert_eq!(taken, expected);
             backlog.finish(&slots, |_| ());
         }
+    }
+
+    #[test]
+    fn transactions_that_share_keys_stay_together() {
+        let mut backlog = Backlog::with_lines(vec![0]);
+        backlog.push(1, smallvec![change("a", 1), change("b", 1)], 99);
+        backlog.push(2, smallvec![change("x", 2)], 99);
+        backlog.push(3, smallvec![change("c", 3), change("d", 3)], 99);
+        backlog.push(4, smallvec![change("y", 4), change("z", 4)], 99);
+        backlog.push(5, smallvec![change("d", 5), change("b", 5)], 99);
+        let (batch, _) = backlog.take(ALL).unwrap().split();
+        let keys: Vec<&[u8]> = batch.changes.iter().map(|change| &*change.key).collect();
+        assert_eq!((keys, batch.units.clone()), (b"abcdxyz".chunks(1).collect(), vec![4, 1, 2]));
+        let (one, other) = batch.halves().unwrap();
+        assert_eq!((versions(&one), one.units.len()), (vec![1, 5, 3, 5], 1));
+        assert_eq!((versions(&other), other.units.clone()), (vec![2, 4, 4], vec![1, 2]));
+        assert_eq!(one.clone().halves(), Err(one));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A table is in one batch at a time, so the order of each key holds, and one that is locked holds up no other. What the
 //! database cannot serve is tried again for as long as it takes, with jittered backoff on the monotonic clock. What it
-//! refuses is bisected: a change it refuses by itself is put among the dead letters, and the others go on. Only what is
-//! committed or buried is complete.
+//! refuses is bisected, but no transaction is: a change it refuses by itself is put among the dead letters, and the others
+//! go on, those of its transaction together. Only what is committed or buried is complete.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
@@ -95,11 +95,35 @@ impl Tier {
             if let [change] = &batch.changes[..] {
                 return self.bury(&batch, change, &error).await;
             }
-            let mut changes = batch.changes;
-            let second = changes.split_off(len / 2);
-            self.apply(Batch { changes }).await;
-            self.apply(Batch { changes: second }).await;
+            match batch.halves() {
+                Ok((first, second)) => {
+                    self.apply(first).await;
+                    self.apply(second).await;
+                }
+                Err(transaction) => self.apply_apart(&transaction, error).await,
+            }
         })
+    }
+
+    /// Commits what of a transaction is not refused, and buries the rest; all of it, if it is refused as a whole.
+    async fn apply_apart(&self, batch: &Batch, refused: String) {
+        let mut trouble = Trouble::default();
+        let apart = loop {
+            match self.store.apply_apart(batch).await {
+                Ok(apart) => break apart,
+                Err(Failure::Refused(_)) => {
+                    break (0..batch.changes.len()).map(|place| (place, refused.clone())).collect();
+                }
+                Err(error @ Failure::Transient(_)) => self.back_off(&mut trouble, batch, &error).await,
+            }
+        };
+        self.is_back(trouble);
+        self.counters.batches.fetch_add(1, Relaxed);
+        self.counters.changes.fetch_add((batch.changes.len() - apart.len()) as u64, Relaxed);
+        for (place, reason) in apart {
+            self.bury(batch, &batch.changes[place], &reason).await;
+        }
+        self.invalidate_queries(batch.changes.iter().map(|change| change.rule));
     }
 
     /// Tries until the database has committed or refused; returns why it refused.

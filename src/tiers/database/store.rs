@@ -114,6 +114,30 @@ pub type Changes = SmallVec<[RowChange; 1]>;
 pub struct Batch {
     /// The changes, of any rules, in any order.
     pub changes: Vec<RowChange>,
+    /// How many of them after one another come from one transaction, or from several that share keys: they are not to be
+    /// committed apart.
+    pub units: Vec<usize>,
+}
+
+impl Batch {
+    /// The changes of one transaction.
+    pub fn of_one(changes: Vec<RowChange>) -> Self {
+        let units = vec![changes.len()];
+        Self { changes, units }
+    }
+
+    /// Two batches of about as many units; the batch itself if it has only one.
+    ///
+    /// # Errors
+    /// It has only one unit, and is given back.
+    pub fn halves(mut self) -> Result<(Self, Self), Self> {
+        if self.units.len() < 2 {
+            return Err(self);
+        }
+        let units = self.units.split_off(self.units.len() / 2);
+        let changes = self.changes.split_off(self.units.iter().sum());
+        Ok((self, Self { changes, units }))
+    }
 }
 
 /// A row as it is in the database.
@@ -240,6 +264,9 @@ pub trait Store: Send + Sync {
 
     /// Commits a batch, in one transaction, with one statement a table, kind and set of columns.
     fn apply<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Commits in one transaction what of a batch is not refused; returns the places of what is, and why. Slower.
+    fn apply_apart<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Vec<(usize, String)>, Failure>>;
 
     /// Puts a refused change among the dead letters; the same change twice is one letter.
     fn bury<'a>(&'a self, change: &'a RowChange, error: &'a str) -> BoxFuture<'a, Result<(), Failure>>;

@@ -54,6 +54,37 @@ fn a_row_that_is_refused_becomes_a_dead_letter_and_the_others_arrive() {
     assert_eq!(postgres.sql("SELECT a FROM users WHERE id = 1"), ["1"]);
 }
 
+/// A transaction with a row that is refused: the others of it arrive together, in one transaction of the database.
+#[test]
+fn a_refused_row_does_not_tear_its_transaction_apart() {
+    let (postgres, server) = start("flush-interval = \"1h\"\nbatch-size = 1000");
+    postgres.sql(
+        "ALTER TABLE users ADD CONSTRAINT small CHECK (a < 1000);
+         CREATE TABLE seen (id INTEGER, tx BIGINT);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO seen VALUES (NEW.id, txid_current()); RETURN NEW; END $$;
+         CREATE TRIGGER note AFTER INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION note()",
+    );
+    let mut client = server.client();
+    for transaction in 0..20 {
+        assert_eq!(client.run("MULTI"), "+OK\r\n");
+        for row in 0..5 {
+            let value = if transaction % 5 == 2 && row == 3 { 5000 } else { row };
+            client.run(&format!("HSET user:{} a {value}", transaction * 10 + row));
+        }
+        assert!(client.run("EXEC").starts_with("*5\r\n"));
+    }
+    flush(&server);
+    assert_eq!(postgres.sql("SELECT count(*) FROM users"), ["96"]);
+    let torn = "SELECT id / 10 FROM seen GROUP BY id / 10 HAVING count(DISTINCT tx) > 1";
+    assert_eq!(postgres.sql(torn), [""; 0], "a transaction landed in several");
+    let letters = client.run("DB.DEADLETTER LIST");
+    assert!(letters.starts_with("*4\r\n"), "{letters}");
+    for key in ["user:23", "user:73", "user:123", "user:173"] {
+        assert!(letters.contains(key), "{letters}");
+    }
+}
+
 #[test]
 fn a_column_that_is_dropped_concerns_those_who_write_it() {
     let (postgres, server) = start("flush-interval = \"10ms\"");

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::grouping;
+use super::grouping::{self, Group};
 use super::rules::Rules;
 use super::statistics::Statistics;
 use super::store::{
@@ -67,6 +67,45 @@ impl Postgres {
             .ok_or_else(|| Failure::Transient("its schema is not checked yet".to_owned()))
     }
 
+    async fn write_apart(&self, batch: &Batch) -> Result<Vec<(usize, String)>, Failure> {
+        let tables = self.tables()?;
+        let singles: Vec<Batch> =
+            batch.changes.iter().map(|change| Batch::of_one(vec![change.clone()])).collect();
+        let groups: Vec<_> = singles.iter().map(|single| grouping::group(&self.rules, single)).collect();
+        // All locks before the first row, in their order.
+        let sound = groups.iter().flatten().flatten();
+        let locks = statements::locks(&tables, sound);
+        let transaction = Transaction::begin(&self.connections, &locks, &self.statistics).await?;
+        let mut refused = Vec::new();
+        for (place, groups) in groups.iter().enumerate() {
+            let written = match groups {
+                Err(failure) => Err(failure.clone()),
+                Ok(groups) => transaction.savepoint(self.write_groups(&transaction, &tables, groups)).await,
+            };
+            match written {
+                Ok(()) => {}
+                Err(Failure::Refused(reason)) => refused.push((place, reason)),
+                Err(failure) => return Err(failure),
+            }
+        }
+        transaction.commit().await?;
+        Ok(refused)
+    }
+
+    async fn write_groups(
+        &self,
+        transaction: &Transaction<'_>,
+        tables: &[Table],
+        groups: &[Group<'_>],
+    ) -> Result<(), Failure> {
+        for group in groups {
+            let table = &tables[group.rule];
+            let parameters = Parameters::of(table, group)?;
+            transaction.execute(&statements::write(table, &group.kind), &parameters.list()).await?;
+        }
+        Ok(())
+    }
+
     async fn write(&self, batch: &Batch) -> Result<(), Failure> {
         let tables = self.tables()?;
         let groups = grouping::group(&self.rules, batch)?;
@@ -104,6 +143,10 @@ impl Store for Postgres {
 
     fn apply<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(self.write(batch))
+    }
+
+    fn apply_apart<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Vec<(usize, String)>, Failure>> {
+        Box::pin(self.write_apart(batch))
     }
 
     fn bury<'a>(&'a self, change: &'a RowChange, error: &'a str) -> BoxFuture<'a, Result<(), Failure>> {

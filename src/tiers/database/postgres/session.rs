@@ -124,6 +124,24 @@ impl<'a> Transaction<'a> {
         .await
     }
 
+    /// Takes back what `steps` have done, if they are refused, and nothing else.
+    pub(super) async fn savepoint(
+        &self,
+        steps: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        self.simple("SAVEPOINT", "SAVEPOINT one").await?;
+        let result = steps.await;
+        match &result {
+            Ok(()) => self.simple("RELEASE SAVEPOINT", "RELEASE SAVEPOINT one").await?,
+            Err(Failure::Refused(_)) => {
+                let back = "ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one";
+                self.simple("ROLLBACK TO SAVEPOINT", back).await?;
+            }
+            Err(Failure::Transient(_)) => {}
+        }
+        result
+    }
+
     /// Ends it.
     pub(super) async fn commit(mut self) -> Result<(), Failure> {
         self.simple("COMMIT", "COMMIT").await?;

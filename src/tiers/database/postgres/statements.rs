@@ -10,7 +10,7 @@ use super::schema::{Column, Table};
 use crate::tiers::database::grouping::{Group, Kind};
 
 /// The advisory locks for these groups, as calls in the order of the tables.
-pub(super) fn locks(tables: &[Table], groups: &[Group<'_>]) -> String {
+pub(super) fn locks<'g, 'r: 'g>(tables: &[Table], groups: impl IntoIterator<Item = &'g Group<'r>>) -> String {
     let mut needed: BTreeMap<&str, bool> = BTreeMap::new();
     for group in groups {
         *needed.entry(&tables[group.rule].name).or_default() |= group.kind == Kind::Delete;

@@ -164,6 +164,14 @@ impl Store for Sqlite {
         })
     }
 
+    fn apply_apart<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Vec<(usize, String)>, Failure>> {
+        Box::pin(async move {
+            let (rules, tables, batch) = (self.rules.clone(), self.tables()?, batch.clone());
+            self.run(move |connection, counts| rows::apply_apart(connection, counts, &rules, &tables, &batch))
+                .await
+        })
+    }
+
     fn bury<'a>(&'a self, change: &'a RowChange, error: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             let (rules, change, error) = (self.rules.clone(), change.clone(), error.to_owned());

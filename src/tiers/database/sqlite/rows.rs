@@ -24,18 +24,47 @@ pub(super) fn apply(
     batch: &Batch,
 ) -> Result<(), Failure> {
     let groups = group(rules, batch)?;
-    // Immediate: a transaction that reads first and writes then can fail for good when another process writes.
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(|error| failure(&error))?;
+    let transaction = begin(connection)?;
     for group in &groups {
         write(&transaction, statistics, &tables[group.rule], group)?;
     }
     measured(statistics, "COMMIT", || transaction.commit())
 }
 
+/// Commits what of a batch is not refused; returns the places of what is, and why.
+pub(super) fn apply_apart(
+    connection: &mut Connection,
+    statistics: &Statistics,
+    rules: &Rules,
+    tables: &[Table],
+    batch: &Batch,
+) -> Result<Vec<(usize, String)>, Failure> {
+    let mut transaction = begin(connection)?;
+    let mut refused = Vec::new();
+    for (place, change) in batch.changes.iter().enumerate() {
+        let single = Batch::of_one(vec![change.clone()]);
+        let savepoint = transaction.savepoint().map_err(|error| failure(&error))?;
+        let written = group(rules, &single).and_then(|groups| {
+            groups.iter().try_for_each(|group| write(&savepoint, statistics, &tables[group.rule], group))
+        });
+        match written {
+            Ok(()) => savepoint.commit().map_err(|error| failure(&error))?,
+            // Dropped, the savepoint takes back what was done since.
+            Err(Failure::Refused(reason)) => refused.push((place, reason)),
+            Err(failure) => return Err(failure),
+        }
+    }
+    measured(statistics, "COMMIT", || transaction.commit())?;
+    Ok(refused)
+}
+
+/// Immediate: a transaction that reads first and writes then can fail for good when another process writes.
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Failure> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|error| failure(&error))
+}
+
 fn write(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     statistics: &Statistics,
     table: &Table,
     group: &Group<'_>,
@@ -156,7 +185,7 @@ fn insert(table: &Table, kind: &Kind, overwrites: bool) -> String {
 }
 
 fn insert_missing(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     table: &Table,
     kind: &Kind,
     parameters: &[Value],
