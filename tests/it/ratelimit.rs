@@ -1,47 +1,44 @@
 //! Rate limits over the wire: exact on many threads, keys that are ordinary values, policies of the file.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::harness::{Client, PATIENCE, Server, encode};
 
 /// Long enough that nothing comes back while a test runs.
-const LONG: &str = "31536000000";
+pub const LONG: &str = "31536000000";
 
-fn words(command: &str) -> Vec<Vec<u8>> {
+pub fn words(command: &str) -> Vec<Vec<u8>> {
     command.split(' ').map(|word| word.as_bytes().to_vec()).collect()
 }
 
 /// The integers of a flat reply.
-fn fields(reply: &str) -> Vec<i64> {
+pub fn fields(reply: &str) -> Vec<i64> {
     assert!(reply.starts_with('*'), "{reply:?}");
-    reply
-        .split("\r\n")
-        .skip(1)
-        .filter_map(|line| line.strip_prefix(':'))
-        .map(|n| n.parse().unwrap())
-        .collect()
+    let lines = reply.split("\r\n").skip(1);
+    lines.filter_map(|line| line.strip_prefix(':')).map(|number| number.parse().unwrap()).collect()
 }
 
-fn ask(client: &mut Client, command: &str) -> Vec<i64> {
+pub fn ask(client: &mut Client, command: &str) -> Vec<i64> {
     fields(&client.run(command))
 }
 
-/// How many of these calls are admitted, on 16 threads at once.
-fn admitted(server: &Server, command: &str, calls: usize) -> usize {
-    let total = std::sync::atomic::AtomicUsize::new(0);
+/// How many of these calls are admitted, by 16 threads over all hosts, each calling so often.
+pub fn admitted(hosts: &[Server], command: &str, calls: usize) -> usize {
+    let total = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| {
-                let mut client = server.client();
+        for thread in 0..16 {
+            let total = &total;
+            scope.spawn(move || {
+                let mut client = hosts[thread % hosts.len()].client();
                 let request = encode(&words(command));
                 for batch in 0..calls.div_ceil(50) {
                     let count = 50.min(calls - batch * 50);
                     client.send_raw(&request.repeat(count));
                     for _ in 0..count {
                         let reply = fields(&String::from_utf8(client.read()).unwrap());
-                        let admits = usize::from(reply[0] == 0);
-                        total.fetch_add(admits, std::sync::atomic::Ordering::Relaxed);
+                        total.fetch_add(usize::from(reply[0] == 0), Ordering::Relaxed);
                         assert_eq!(reply[0] == 0, reply[3] == -1, "{reply:?}");
                     }
                 }
@@ -51,28 +48,33 @@ fn admitted(server: &Server, command: &str, calls: usize) -> usize {
     total.into_inner()
 }
 
-#[test]
-fn sixteen_threads_are_admitted_exactly_the_limit() {
-    let server = Server::anteroom(&["--threads", "4"]);
-    let mut client = server.client();
+/// Over all hosts exactly the limit is admitted, whichever it is, by each algorithm and command; `keeper` has the keys.
+pub fn admit_exactly_the_limit(hosts: &[Server], keeper: &mut Client) {
+    let mut client = hosts[0].client();
     for limit in [1, 500, 3333] {
         let calls = limit / 16 + 60;
         for algorithm in ["log", "counter", "gcra"] {
-            let key = format!("{algorithm}:{limit}");
-            let command = format!("RATELIMIT.TAKE {key} {limit} {LONG} ALGORITHM {algorithm}");
-            assert_eq!(admitted(&server, &command, calls), limit, "{command}");
+            let command = format!("RATELIMIT.TAKE {algorithm}:{limit} {limit} {LONG} ALGORITHM {algorithm}");
+            assert_eq!(admitted(hosts, &command, calls), limit, "{command}");
             assert_eq!(ask(&mut client, &command)[..3], [1, limit as i64, 0]);
         }
-        assert_eq!(client.run(&format!("ZCARD log:{limit}")), format!(":{limit}\r\n"));
+        assert_eq!(keeper.run(&format!("ZCARD log:{limit}")), format!(":{limit}\r\n"));
         // The narrower of two limits decides, and the wider is not charged for what that refused.
         let command = format!("RATELIMIT.MULTI 2 wide:{limit} 9999 {LONG} narrow:{limit} {limit} {LONG}");
-        assert_eq!(admitted(&server, &command, calls), limit, "{command}");
+        assert_eq!(admitted(hosts, &command, calls), limit, "{command}");
         for key in ["wide", "narrow"] {
-            assert_eq!(client.run(&format!("ZCARD {key}:{limit}")), format!(":{limit}\r\n"));
+            assert_eq!(keeper.run(&format!("ZCARD {key}:{limit}")), format!(":{limit}\r\n"));
         }
         let command = format!("CL.THROTTLE throttle:{limit} {} 1 3600", limit - 1);
-        assert_eq!(admitted(&server, &command, calls), limit, "{command}");
+        assert_eq!(admitted(hosts, &command, calls), limit, "{command}");
     }
+}
+
+#[test]
+fn sixteen_threads_are_admitted_exactly_the_limit() {
+    let server = Server::anteroom(&["--threads", "4"]);
+    let mut keeper = server.client();
+    admit_exactly_the_limit(&[server], &mut keeper);
 }
 
 #[test]
@@ -96,7 +98,7 @@ fn identifiers_of_retried_calls_count_once() {
         assert_eq!(ask(&mut client, &take("a"))[2], 2);
         // Whoever retries on many threads at once is charged once.
         let command = format!("RATELIMIT.TAKE {algorithm}:once 500 {LONG} ALGORITHM {algorithm} ID x COST 2");
-        assert_eq!(admitted(&server, &command, 40), 640);
+        assert_eq!(admitted(std::slice::from_ref(&server), &command, 40), 640);
         let peek = format!("RATELIMIT.PEEK {algorithm}:once 500 {LONG} ALGORITHM {algorithm}");
         assert_eq!(ask(&mut client, &peek)[..3], [0, 500, 498]);
     }
@@ -445,11 +447,11 @@ fn policies_decide_and_count() {
     let file = ConfigFile::new("policies", POLICIES);
     let server = file.server();
     let mut client = server.client();
-    assert_eq!(admitted(&server, "RATELIMIT.CHECK api alice", 10), 3);
+    assert_eq!(admitted(std::slice::from_ref(&server), "RATELIMIT.CHECK api alice", 10), 3);
     assert_eq!(client.run("ZCARD rate_limit:api:alice"), ":3\r\n");
     assert_eq!(ask(&mut client, "RATELIMIT.CHECK api bob COST 2 ID x")[..4], [0, 3, 1, -1]);
     assert_eq!(ask(&mut client, "RATELIMIT.CHECK api bob COST 2 ID x")[..4], [0, 3, 1, -1]);
-    assert_eq!(admitted(&server, "RATELIMIT.CHECK proxy alice", 10), 3);
+    assert_eq!(admitted(std::slice::from_ref(&server), "RATELIMIT.CHECK proxy alice", 10), 3);
     assert_eq!(client.run("TYPE rate_limit:proxy:alice"), "+string\r\n");
     // Two windows, one key: the short one lets two through at a time, the long one five in all.
     let mut admitted_in_all = 0;

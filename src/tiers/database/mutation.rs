@@ -107,35 +107,8 @@ pub fn entry_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::database::DatabaseConfig;
     use crate::tiers::database::rules::Rules;
     use crate::types::listpack::Item;
-
-    fn rules() -> Rules {
-        let table: toml::Table = r#"
-            url = "sqlite:a.db"
-            [[rules]]
-            pattern = "any:{i}"
-            [[rules]]
-            pattern = "row:{i}"
-            table = "t"
-            key = { i = "i" }
-            columns = { x = "cx", y = "cy" }
-            [[rules]]
-            pattern = "one:{i}"
-            table = "t"
-            key = { i = "i" }
-            value = "v"
-            [[rules]]
-            pattern = "doc:{i}"
-            table = "t"
-            key = { i = "i" }
-            json = "j"
-        "#
-        .parse()
-        .unwrap();
-        Rules::compile(&DatabaseConfig::read(&table).unwrap()).unwrap()
-    }
 
     fn hash(pairs: &[(&str, &str)]) -> hash::Hash {
         let mut hash = hash::Hash::default();
@@ -148,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_row_makes_the_value_it_was_made_of() {
-        let (rules, settings) = (rules(), Settings::default());
+        let (rules, settings) = (Rules::of_each_kind(), Settings::default());
         let value = hash(&[("x", "1"), ("y", "2")]);
         for (rule, value) in [
             (0, ValueRef::Hash(&value)),
@@ -174,7 +147,7 @@ mod tests {
 
     #[test]
     fn only_columns_that_changed_are_told() {
-        let rules = rules();
+        let rules = Rules::of_each_kind();
         let rule = rules.get(1).unwrap();
         let columns = |pairs: &[(&str, &str)]| columns_of(rule, ValueRef::Hash(&hash(pairs))).unwrap();
         let before = columns(&[("x", "1"), ("other", "a")]);

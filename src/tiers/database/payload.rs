@@ -116,33 +116,10 @@ pub(super) fn unhex(digits: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::super::rules::Rules;
     use super::*;
-    use crate::config::database::DatabaseConfig;
 
     #[test]
     fn every_state_is_read_back() {
-        let table: toml::Table = r#"
-            url = "sqlite:a.db"
-            [[rules]]
-            pattern = "a:{i}"
-            [[rules]]
-            pattern = "b:{i}"
-            table = "t"
-            key = { i = "i" }
-            columns = { x = "x", y = "y" }
-            [[rules]]
-            pattern = "c:{i}"
-            table = "t"
-            key = { i = "i" }
-            value = "v"
-            [[rules]]
-            pattern = "d:{i}"
-            table = "t"
-            key = { i = "i" }
-            json = "j"
-        "#
-        .parse()
-        .unwrap();
-        let rules = Rules::compile(&DatabaseConfig::read(&table).unwrap()).unwrap();
+        let rules = Rules::of_each_kind();
         let odd = vec![0, 255, b'"'];
         let dump = |expires_ms| RowState::Dump { kind: "list".into(), payload: odd.clone(), expires_ms };
         let members = vec![(b"m".to_vec(), Some(b"1".to_vec())), (odd.clone(), None)];

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::shared_limits::{LONG, admitted, ask, fields, hosts, words};
+use super::shared_limits::hosts;
 use super::{before, calls, until};
 use crate::harness::{PATIENCE, Server, encode};
+use crate::ratelimit::{LONG, admitted, ask, fields, words};
 
 #[expect(clippy::disallowed_methods, reason = "a test has no other clock")]
 fn now() -> Instant {

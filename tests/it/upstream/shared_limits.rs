@@ -1,33 +1,14 @@
 //! Rate limits over all hosts: decided upstream, exactly, with the replies of limits of one host.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::{before, before_with_workers, until};
-use crate::harness::{Client, Server, encode};
+use crate::harness::Server;
 use crate::http::get;
-
-/// Long enough that nothing comes back while a test runs.
-pub const LONG: &str = "31536000000";
+use crate::ratelimit::{LONG, admit_exactly_the_limit, admitted, ask, fields};
 
 const POLICIES: &str = "[ratelimit.policies.api]\nlimit = 3\nwindow = \"1d\"\n\
     [ratelimit.policies.counted]\nalgorithm = \"counter\"\n\
     windows = [{ limit = 2, window = \"1d\" }, { limit = 5, window = \"2d\" }]\n\
     [ratelimit.policies.both]\nwindows = [{ limit = 2, window = \"1d\" }, { limit = 5, window = \"2d\" }]\n";
-
-pub fn words(command: &str) -> Vec<Vec<u8>> {
-    command.split(' ').map(|word| word.as_bytes().to_vec()).collect()
-}
-
-/// The integers of a flat reply.
-pub fn fields(reply: &str) -> Vec<i64> {
-    assert!(reply.starts_with('*'), "{reply:?}");
-    let lines = reply.split("\r\n").skip(1);
-    lines.filter_map(|line| line.strip_prefix(':')).map(|number| number.parse().unwrap()).collect()
-}
-
-pub fn ask(client: &mut Client, command: &str) -> Vec<i64> {
-    fields(&client.run(command))
-}
 
 /// Two hosts before one Redis.
 pub fn hosts(redis: &Server, section: &str) -> [Server; 2] {
@@ -36,53 +17,14 @@ pub fn hosts(redis: &Server, section: &str) -> [Server; 2] {
     [1, 2].map(|workers| before_with_workers(redis, &section, workers))
 }
 
-/// How many of these calls are admitted, by 16 threads over both hosts.
-pub fn admitted(hosts: &[Server; 2], command: &str, calls: usize) -> usize {
-    let total = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for thread in 0..16 {
-            let total = &total;
-            scope.spawn(move || {
-                let mut client = hosts[thread % 2].client();
-                let request = encode(&words(command));
-                for batch in 0..calls.div_ceil(50) {
-                    let count = 50.min(calls - batch * 50);
-                    client.send_raw(&request.repeat(count));
-                    for _ in 0..count {
-                        let reply = fields(&String::from_utf8(client.read()).unwrap());
-                        total.fetch_add(usize::from(reply[0] == 0), Ordering::Relaxed);
-                        assert_eq!(reply[0] == 0, reply[3] == -1, "{reply:?}");
-                    }
-                }
-            });
-        }
-    });
-    total.into_inner()
-}
-
 #[test]
 fn two_hosts_admit_exactly_the_limit() {
     let redis = Server::redis();
     let hosts = hosts(&redis, "scope = \"upstream\"");
-    let (mut ours, mut theirs) = (hosts[0].client(), redis.client());
-    for limit in [1, 500, 3333] {
-        let calls = limit / 16 + 60;
-        for algorithm in ["log", "counter", "gcra"] {
-            let command = format!("RATELIMIT.TAKE {algorithm}:{limit} {limit} {LONG} ALGORITHM {algorithm}");
-            assert_eq!(admitted(&hosts, &command, calls), limit, "{command}");
-            assert_eq!(ask(&mut ours, &command)[..3], [1, limit as i64, 0]);
-        }
-        // A real sorted set, for whoever asks Redis.
-        assert_eq!(theirs.run(&format!("ZCARD log:{limit}")), format!(":{limit}\r\n"));
-        assert_eq!(ours.run(&format!("ZCARD log:{limit}")), format!(":{limit}\r\n"));
-        let command = format!("RATELIMIT.MULTI 2 wide:{limit} 9999 {LONG} narrow:{limit} {limit} {LONG}");
-        assert_eq!(admitted(&hosts, &command, calls), limit, "{command}");
-        for key in ["wide", "narrow"] {
-            assert_eq!(theirs.run(&format!("ZCARD {key}:{limit}")), format!(":{limit}\r\n"));
-        }
-        let command = format!("CL.THROTTLE throttle:{limit} {} 1 3600", limit - 1);
-        assert_eq!(admitted(&hosts, &command, calls), limit, "{command}");
-    }
+    let mut theirs = redis.client();
+    admit_exactly_the_limit(&hosts, &mut theirs);
+    // A real sorted set, for whoever asks Redis.
+    assert_eq!(hosts[0].client().run("ZCARD log:500"), ":500\r\n");
     assert_eq!(theirs.run("DBSIZE"), ":18\r\n");
 }
 

@@ -227,6 +227,36 @@ impl Rules {
 }
 
 #[cfg(test)]
+impl Rules {
+    /// One of each kind, for tests: `any:{i}`, `row:{i}` with columns, `one:{i}` with a value, `doc:{i}` with a document.
+    pub(super) fn of_each_kind() -> Self {
+        let table: toml::Table = r#"
+            url = "sqlite:a.db"
+            [[rules]]
+            pattern = "any:{i}"
+            [[rules]]
+            pattern = "row:{i}"
+            table = "t"
+            key = { i = "i" }
+            columns = { x = "cx", y = "cy" }
+            [[rules]]
+            pattern = "one:{i}"
+            table = "t"
+            key = { i = "i" }
+            value = "v"
+            [[rules]]
+            pattern = "doc:{i}"
+            table = "t"
+            key = { i = "i" }
+            json = "j"
+        "#
+        .parse()
+        .unwrap();
+        Self::compile(&DatabaseConfig::read(&table).unwrap()).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
