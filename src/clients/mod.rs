@@ -139,7 +139,13 @@ impl Client {
 
     /// Resolves when something happened that the connection's task must look at.
     pub async fn woken(&self) {
-        std::future::poll_fn(|context| self.wake.poll_raised(context)).await;
+        std::future::poll_fn(|context| self.poll_woken(context)).await;
+    }
+
+    /// The same for whoever polls: the task of `context` is woken next.
+    #[inline]
+    pub fn poll_woken(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.wake.poll_raised(context)
     }
 }
 

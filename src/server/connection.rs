@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
@@ -75,6 +75,16 @@ enum Turn {
     Pending(Pending),
     /// Close.
     Close,
+}
+
+/// What ended the ordinary turns.
+enum Ordinary {
+    /// A run that asks for more than to read on.
+    Ran(Step, io::Result<()>),
+    /// Something that they are not made for.
+    Unusual,
+    /// Close.
+    Closed,
 }
 
 /// What a wait for input brought.
@@ -149,6 +159,11 @@ impl Connection {
         if !self.pending.is_empty() && !self.parser.is_partial() {
             return self.run_pending().await;
         }
+        match poll_fn(|context| self.poll_ordinary(context)).await? {
+            Ordinary::Ran(step, sent) => return self.after(step, sent).await,
+            Ordinary::Closed => return Ok(Turn::Close),
+            Ordinary::Unusual => {}
+        }
         let read = self.read().await?;
         if read == 0 {
             return Ok(Turn::Close);
@@ -156,6 +171,54 @@ impl Connection {
         if !self.pending.is_empty() {
             return self.run_more().await;
         }
+        let (step, sent) = self.run_read(read);
+        self.after(step, sent).await
+    }
+
+    /// The turns of most connections, one after the other: whole requests are read, run and answered at once. They make no
+    /// future for each, which at a pipeline of 1 is a good part of what a request costs here.
+    fn poll_ordinary(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Ordinary>> {
+        loop {
+            let client = &self.session.client;
+            if client.is_killed() || self.instance.is_stopping() {
+                return Poll::Ready(Ok(Ordinary::Closed));
+            }
+            let idle = self.instance.settings.int(Id::Timeout);
+            if !self.pending.is_empty() || self.session.stream.is_some() || idle > 0 {
+                return Poll::Ready(Ok(Ordinary::Unusual));
+            }
+            let read = {
+                let bench = &mut *self.bench.borrow_mut();
+                let mut buffer = ReadBuf::new(&mut bench.input);
+                match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                    Poll::Ready(Ok(())) => Some(buffer.filled().len()),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => None,
+                }
+            };
+            let Some(read) = read else {
+                if client.pushes.is_waiting() {
+                    return Poll::Ready(Ok(Ordinary::Unusual));
+                }
+                // Whoever kills the client, sends it a message or stops the server wakes this task.
+                ready!(client.poll_woken(context));
+                continue;
+            };
+            self.bench.borrow().worker.counters.input_bytes.add(read as u64);
+            if read == 0 {
+                return Poll::Ready(Ok(Ordinary::Closed));
+            }
+            let (step, sent) = self.run_read(read);
+            let is_done = self.unsent.is_empty() && self.unacknowledged.is_none();
+            let goes_on = matches!(step, Step::Continue) && is_done && self.session.transaction.is_none();
+            if !goes_on || sent.is_err() {
+                return Poll::Ready(Ok(Ordinary::Ran(step, sent)));
+            }
+        }
+    }
+
+    /// Runs what was read into the thread's buffer, with nothing pending before it.
+    fn run_read(&mut self, read: usize) -> (Step, io::Result<()>) {
         let (consumed, step, sent) = {
             let bench = &mut *self.bench.borrow_mut();
             bench.output.clear();
@@ -169,7 +232,7 @@ impl Connection {
         if consumed < read {
             self.note_buffers();
         }
-        self.after(step, sent).await
+        (step, sent)
     }
 
     /// Runs what is pending with what was read behind it, if a request may be complete now.
