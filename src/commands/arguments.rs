@@ -121,6 +121,7 @@ impl<'a> Options<'a> {
     }
 
     /// Whether the next argument is this word; it is taken if so.
+    #[inline]
     pub fn take(&mut self, word: &str) -> bool {
         let found = self.args.is(self.next, word);
         self.next += usize::from(found);
@@ -128,6 +129,7 @@ impl<'a> Options<'a> {
     }
 
     /// Whether the next argument is this word and at least `count` arguments follow; it is taken if so.
+    #[inline]
     pub fn take_with(&mut self, word: &str, count: usize) -> bool {
         self.remaining() > count && self.take(word)
     }
@@ -136,6 +138,7 @@ impl<'a> Options<'a> {
     ///
     /// # Errors
     /// A syntax error, if there is none.
+    #[inline]
     pub fn value(&mut self) -> Result<&'a [u8], ReplyError> {
         let value = self.args.get(self.next).ok_or(ReplyError::SYNTAX)?;
         self.next += 1;

@@ -68,9 +68,14 @@ const MAX_WINDOWS: usize = 8;
 impl Algorithm {
     /// The algorithm of this name, in any case.
     pub fn named(name: &[u8]) -> Option<Self> {
-        [Self::Log, Self::Counter, Self::Gcra]
-            .into_iter()
-            .find(|algorithm| algorithm.name().as_bytes().eq_ignore_ascii_case(name))
+        // The spellings that nearly all use are compared as words.
+        match name {
+            b"gcra" | b"GCRA" => Some(Self::Gcra),
+            b"log" | b"LOG" => Some(Self::Log),
+            _ => [Self::Log, Self::Counter, Self::Gcra]
+                .into_iter()
+                .find(|algorithm| algorithm.name().as_bytes().eq_ignore_ascii_case(name)),
+        }
     }
 
     /// Its name.

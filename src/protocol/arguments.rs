@@ -72,7 +72,10 @@ impl<'a> Args<'a> {
     /// Whether the argument at `index` is the keyword `word`, in any case.
     #[inline]
     pub fn is(&self, index: usize, word: &str) -> bool {
-        self.get(index).is_some_and(|argument| argument.eq_ignore_ascii_case(word.as_bytes()))
+        // As it is written in documentation it is compared as a whole; letter by letter only otherwise.
+        self.get(index).is_some_and(|argument| {
+            argument == word.as_bytes() || argument.eq_ignore_ascii_case(word.as_bytes())
+        })
     }
 
     /// A copy that outlives the read buffer.

@@ -120,6 +120,16 @@ impl<'a> Reply<'a> {
         let mut text = [0; WIDTH * MOST];
         let mut at = text.len();
         for value in values.into_iter().rev() {
+            if (0..10).contains(&value) {
+                at -= 4;
+                text[at..at + 4].copy_from_slice(&[b':', b'0' + value as u8, b'\r', b'\n']);
+                continue;
+            }
+            if value == -1 {
+                at -= 5;
+                text[at..at + 5].copy_from_slice(b":-1\r\n");
+                continue;
+            }
             at -= 2;
             text[at..at + 2].copy_from_slice(b"\r\n");
             let mut rest = value.unsigned_abs();

@@ -88,11 +88,36 @@ pub fn take(
     call: &Call<'_>,
     limits: &Limits,
 ) -> (Decision, Option<u64>) {
+    if let ([rule], None) = (rules, call.id) {
+        return take_one(permits, rule, call, limits);
+    }
     let decision = decide(permits, rules, call);
     if decision.verdict.limited || decision.is_repeated || call.cost == 0 {
         return (decision, None);
     }
     (decision, Some(admit(permits, rules, call, limits)))
+}
+
+/// The same of one rule, for a call without an identifier: what has left the window is found once.
+fn take_one(
+    permits: &mut SortedSet,
+    rule: &Rule,
+    call: &Call<'_>,
+    limits: &Limits,
+) -> (Decision, Option<u64>) {
+    let newest = permits.newest_permit();
+    let time = newest.map_or(call.now, |newest| newest.max(call.now));
+    let outside = outside(permits, time, rule.window_us);
+    let count = (permits.len() - outside) as u64;
+    let given = |surplus: u64| permits.permit(outside + surplus as usize - 1);
+    let verdict = verdict(rule, count, newest, time, call.now, call.cost, given);
+    let decision = Decision { verdict, rule: 0, is_repeated: false };
+    if verdict.limited || call.cost == 0 {
+        return (decision, None);
+    }
+    permits.drop_oldest_permits(outside);
+    permits.add_permits(time, call.cost, None, limits);
+    (decision, Some(time.saturating_add(rule.window_us)))
 }
 
 /// Takes the permits of a call that was decided to be admitted; returns when the set may be forgotten.

@@ -193,6 +193,42 @@ pub fn decide(state: Option<&State<'_>>, algorithm: Algorithm, rules: &[Rule], c
     Decision { verdict, change: Some(Change { state: encode(algorithm, time, &records, ids, added), until }) }
 }
 
+/// A state of one rule without identifiers, as it is stored.
+pub type Single = [u8; HEAD + RECORD];
+
+/// Decides as [`decide`] does on a call without an identifier, for one rule of `gcra`; returns the verdict and, if the call
+/// changed it, the state with when it may be forgotten. `None` if the state is of another kind.
+#[inline]
+pub fn decide_single(
+    stored: Option<&[u8]>,
+    rule: &Rule,
+    now: u64,
+    cost: u64,
+) -> Option<(Verdict, Option<(Single, u64)>)> {
+    let (newest, idle) = match stored {
+        None => (0, 0),
+        Some(bytes) => {
+            let bytes: &Single = bytes.try_into().ok()?;
+            if bytes[..2] != [b'g', 1] || number(bytes, HEAD)? == 0 {
+                return None;
+            }
+            (number(bytes, 2)?, number(bytes, HEAD + 8)?)
+        }
+    };
+    let time = newest.max(now);
+    let (verdict, idle) = gcra::decide(idle, rule, time, now, cost);
+    if verdict.limited || cost == 0 {
+        return Some((verdict, None));
+    }
+    let mut state = [0; HEAD + RECORD];
+    (state[0], state[1]) = (b'g', 1);
+    state[2..HEAD].copy_from_slice(&time.to_le_bytes());
+    state[HEAD..HEAD + 8].copy_from_slice(&rule.window_us.to_le_bytes());
+    state[HEAD + 8..HEAD + 16].copy_from_slice(&idle.to_le_bytes());
+    state[HEAD + 16..].copy_from_slice(&rule.interval_ns.to_le_bytes());
+    Some((verdict, Some((state, idle.div_ceil(1000)))))
+}
+
 /// The counters of a rule as of `time`.
 fn counts_of(record: Option<Record>, window: u64, newest: u64, time: u64) -> Counts {
     let Some(record) = record else { return Counts::default() };

@@ -229,6 +229,31 @@ proptest! {
         }
     }
 
+    /// The way for one rule of `gcra` without identifiers decides and stores what the general way does.
+    #[test]
+    fn a_single_rule_is_decided_as_several_are(
+        calls in prop::collection::vec((0u64..400_000, 0u64..5, 0u8..8), 1..60),
+        limit in 1u64..20,
+    ) {
+        let rules = [rule(Algorithm::Gcra, limit, 1000, None), rule(Algorithm::Gcra, limit, 700, Some(3))];
+        let mut stored: Option<Vec<u8>> = None;
+        let mut now = START;
+        for (pause, cost, kind) in calls {
+            // Clocks are set back now and then.
+            now = if kind == 0 { now - pause } else { now + pause };
+            let rule = rules[usize::from(kind == 1)];
+            let state = stored.as_deref().map(|bytes| state::State::parse(bytes).unwrap());
+            let call = Call { now, cost, id: None };
+            let general = state::decide(state.as_ref(), Algorithm::Gcra, &[rule], &call);
+            let (verdict, change) = state::decide_single(stored.as_deref(), &rule, now, cost).unwrap();
+            prop_assert_eq!(verdict, general.verdict);
+            let change = change.map(|(state, until)| (state.to_vec(), until));
+            let expected = general.change.map(|change| (change.state.to_vec(), change.until));
+            prop_assert_eq!(&change, &expected);
+            stored = change.map(|(state, _)| state).or(stored);
+        }
+    }
+
     #[test]
     fn any_bytes_are_a_state_or_none(bytes in prop::collection::vec(any::<u8>(), 0..120), kind in 0usize..3) {
         let mut bytes = bytes;
@@ -245,6 +270,23 @@ proptest! {
             prop_assert!(state::State::parse(&refunded).is_some());
         }
     }
+}
+
+#[test]
+fn states_of_another_kind_are_left_to_the_general_way() {
+    let (one, other) = (rule(Algorithm::Gcra, 5, 1000, None), rule(Algorithm::Gcra, 9, 2000, None));
+    let call = Call { now: START, cost: 1, id: None };
+    let stored = |rules: &[Rule], algorithm, call: &Call<'_>| {
+        state::decide(None, algorithm, rules, call).change.unwrap().state.to_vec()
+    };
+    let named = stored(&[one], Algorithm::Gcra, &Call { id: Some(b"x"), ..call });
+    for bytes in [named, stored(&[one, other], Algorithm::Gcra, &call), b"text".to_vec()] {
+        assert!(state::decide_single(Some(&bytes), &one, START, 1).is_none());
+    }
+    let counter = rule(Algorithm::Counter, 5, 1000, None);
+    let counted = stored(&[counter], Algorithm::Counter, &call);
+    assert!(state::decide_single(Some(&counted), &one, START, 1).is_none());
+    assert!(state::decide_single(Some(&[0; 34]), &one, START, 1).is_none());
 }
 
 #[test]

@@ -44,6 +44,20 @@ pub(super) fn take(
             (decision.verdict, until.map(deadline))
         });
     }
+    if let (Algorithm::Gcra, [rule], None) = (algorithm, rules, call.id) {
+        let verdict = view.replace_string(key, TAKEN, |bytes| {
+            match state::decide_single(bytes, rule, call.now, call.cost) {
+                Some((verdict, change)) => {
+                    Ok((Some(verdict), change.map(|(state, until)| (state, Some(deadline(until))))))
+                }
+                // Of several rules, or with identifiers; what is no state at all is refused.
+                None => bytes.map(|bytes| parse(bytes, algorithm)).transpose().map(|_| (None, None)),
+            }
+        })?;
+        if let Some(verdict) = verdict {
+            return Ok(verdict);
+        }
+    }
     view.replace_string(key, TAKEN, |bytes| {
         let state = bytes.map(|bytes| parse(bytes, algorithm)).transpose()?;
         let decision = state::decide(state.as_ref(), algorithm, rules, call);
