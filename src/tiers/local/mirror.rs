@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::effects::Event;
 use super::entry::Entry;
 use super::keyspace::Keyspace;
+use super::places::{Keyed, Places};
 use super::trial::Trial;
 use super::value::ValueRef;
 use super::view::View;
@@ -69,11 +70,30 @@ pub(super) struct Mirrored {
     is_recorded: bool,
 }
 
+impl Keyed for Mirrored {
+    fn key(&self) -> (usize, u64, &[u8]) {
+        (DATABASE, self.hash, &self.key)
+    }
+}
+
 /// What a view has to do for other tiers.
 #[derive(Default)]
 pub(super) struct Follow {
     mirrored: SmallVec<[Mirrored; 1]>,
+    places: Places,
     pub(super) trial: Option<Trial>,
+}
+
+impl Follow {
+    fn mirrored(&mut self, hash: u64, key: &[u8]) -> Option<&mut Mirrored> {
+        let place = self.places.find(&self.mirrored, DATABASE, hash, key)?;
+        self.mirrored.get_mut(place)
+    }
+
+    fn mirror(&mut self, mirrored: Mirrored) {
+        self.mirrored.push(mirrored);
+        self.places.added(&self.mirrored);
+    }
 }
 
 impl Keyspace {
@@ -94,8 +114,7 @@ impl View<'_> {
     #[cold]
     pub(super) fn note_before(&mut self, hash: u64, key: &[u8]) {
         let Some(mirror) = self.mirror.filter(|_| self.db == DATABASE) else { return };
-        let mut noted = self.follow.iter().flat_map(|follow| &follow.mirrored);
-        if noted.any(|mirrored| *mirrored.key == *key) {
+        if self.follow.as_mut().is_some_and(|follow| follow.mirrored(hash, key).is_some()) {
             return;
         }
         let Some(rule) = mirror.rule(key) else { return };
@@ -103,7 +122,7 @@ impl View<'_> {
         if before.is_some() {
             let key = key.into();
             let follow = self.follow.get_or_insert_default();
-            follow.mirrored.push(Mirrored { rule, hash, key, before, is_recorded: false });
+            follow.mirror(Mirrored { rule, hash, key, before, is_recorded: false });
         }
     }
 
@@ -113,7 +132,7 @@ impl View<'_> {
         if let Some(follow) = &mut self.follow
             && let Some(trial) = &mut follow.trial
         {
-            trial.note(self.db, key);
+            trial.note(self.db, hash, key);
             return true;
         }
         let Some(mirror) = self.mirror.filter(|_| self.db == DATABASE) else { return false };
@@ -122,11 +141,11 @@ impl View<'_> {
             return false;
         }
         let follow = self.follow.get_or_insert_default();
-        match follow.mirrored.iter_mut().find(|mirrored| *mirrored.key == *key) {
+        match follow.mirrored(hash, key) {
             Some(noted) => noted.is_recorded = true,
             None => {
                 let (before, is_recorded, key) = (None, true, key.into());
-                follow.mirrored.push(Mirrored { rule, hash, key, before, is_recorded });
+                follow.mirror(Mirrored { rule, hash, key, before, is_recorded });
             }
         }
         false

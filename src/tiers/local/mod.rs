@@ -13,6 +13,7 @@ pub mod memory;
 mod mirror;
 mod observe;
 mod observers;
+mod places;
 mod scan;
 mod shard;
 mod statistics;

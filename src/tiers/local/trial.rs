@@ -6,6 +6,7 @@
 
 use super::entry::Entry;
 use super::mirror::{Columns, DATABASE};
+use super::places::{Keyed, Places};
 use super::view::View;
 use crate::types::hasher::hash_bytes;
 
@@ -14,8 +15,7 @@ use crate::types::hasher::hash_bytes;
 pub(super) struct Trial {
     /// Every key that the commands may change, as it was.
     before: Vec<Before>,
-    /// The databases and names of keys that were changed.
-    changed: Vec<(usize, Box<[u8]>)>,
+    places: Places,
 }
 
 struct Before {
@@ -23,6 +23,13 @@ struct Before {
     hash: u64,
     key: Box<[u8]>,
     entry: Option<Entry>,
+    is_changed: bool,
+}
+
+impl Keyed for Before {
+    fn key(&self) -> (usize, u64, &[u8]) {
+        (self.db, self.hash, &self.key)
+    }
 }
 
 /// The changes that a trial would have made.
@@ -45,9 +52,10 @@ pub struct TriedChange {
 }
 
 impl Trial {
-    pub(super) fn note(&mut self, db: usize, key: &[u8]) {
-        if !self.changed.iter().any(|(of, changed)| *of == db && **changed == *key) {
-            self.changed.push((db, key.into()));
+    pub(super) fn note(&mut self, db: usize, hash: u64, key: &[u8]) {
+        // Others only expire: that they are gone is told by whoever looks for them next.
+        if let Some(place) = self.places.find(&self.before, db, hash, key) {
+            self.before[place].is_changed = true;
         }
     }
 }
@@ -63,19 +71,20 @@ impl View<'_> {
     /// From here on changes are tried. `keys` are all that may change, with their databases; they are held locked.
     pub fn begin_trial<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])>) {
         let db = self.db;
-        let mut before: Vec<Before> = Vec::new();
+        let (mut before, mut places) = (Vec::new(), Places::default());
         for (of, key) in keys {
-            let is_known = before.iter().any(|noted| noted.db == of && *noted.key == *key);
+            let hash = hash_bytes(key);
             // A command that names no database there is fails.
-            if is_known || of >= self.databases() {
+            if of >= self.databases() || places.find(&before, of, hash, key).is_some() {
                 continue;
             }
             self.db = of;
-            let (hash, entry) = (hash_bytes(key), self.copy_of(key, key));
-            before.push(Before { db: of, hash, key: key.into(), entry });
+            let entry = self.copy_of(key, key);
+            before.push(Before { db: of, hash, key: key.into(), entry, is_changed: false });
+            places.added(&before);
         }
         self.db = db;
-        self.follow_trial(Trial { before, changed: Vec::new() });
+        self.follow_trial(Trial { before, places });
     }
 
     /// Takes the changes back, and returns them.
@@ -83,13 +92,11 @@ impl View<'_> {
         let Some(trial) = self.follow.as_mut().and_then(|follow| follow.trial.take()) else {
             return Tried::default();
         };
-        let Trial { before, changed } = trial;
         let db = self.db;
-        let mut changes = Vec::with_capacity(changed.len());
-        for Before { db: of, hash, key, entry: old } in before {
-            if !changed.iter().any(|(other, name)| *other == of && *name == key) {
-                continue;
-            }
+        let mut changes = Vec::new();
+        for Before { db: of, hash, key, entry: old, .. } in
+            trial.before.into_iter().filter(|it| it.is_changed)
+        {
             self.db = of;
             let entry = self.database(hash).remove(hash, &key);
             let before = old.and_then(|old| {

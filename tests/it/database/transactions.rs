@@ -65,3 +65,28 @@ fn one_command_on_several_rows_is_one_transaction_of_the_database() {
     assert_eq!(postgres.sql("SELECT id, a, b FROM plain"), ["5|1|2"]);
     assert_eq!(postgres.sql("SELECT id FROM users"), [""; 0]);
 }
+
+/// More keys than are looked through one by one, some of them twice: by one command, and in a transaction.
+#[test]
+fn very_many_rows_are_each_told_once() {
+    let (postgres, server) = start("flush-interval = \"1h\"");
+    let mut client = server.client();
+    let pairs = |value: &str| -> String {
+        (0..300).map(|number| format!(" note:m:{} {value}{number}", number % 200)).collect()
+    };
+    assert_eq!(client.run(&format!("MSET{}", pairs("x"))), "+OK\r\n");
+    flush(&server);
+    let wrong = "SELECT title FROM notes WHERE body <> 'x' || \
+                 CASE WHEN title::int < 100 THEN title::int + 200 ELSE title::int END";
+    assert_eq!(postgres.sql("SELECT count(*) FROM notes"), ["200"]);
+    assert_eq!(postgres.sql(wrong), [""; 0]);
+    assert_eq!(client.run("MULTI"), "+OK\r\n");
+    for number in 0..100 {
+        client.run(&format!("HSET user:{} a {number}", number % 60));
+        client.run(&format!("DEL note:m:{number}"));
+    }
+    assert!(client.run("EXEC").starts_with("*200\r\n"));
+    flush(&server);
+    assert_eq!(postgres.sql("SELECT count(*) FROM notes"), ["100"]);
+    assert_eq!(postgres.sql("SELECT count(*), sum(a) FROM users"), ["60|4170"]);
+}
