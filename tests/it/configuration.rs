@@ -116,7 +116,7 @@ fn a_database_that_does_not_fit_its_rules_is_refused_at_start() {
         "[[database.rules]]\npattern = \"u:{id}\"\ntable = \"users\"\nkey = { id = \"id\" }\nvalue = \"v\"\n";
     for (database, expected) in [
         ("url = \"sqlite:a.db\"\n", "database rule 'u:{id}': there is no table 'users'"),
-        ("url = \"postgres://nobody@127.0.0.1:1/x\"\n", "database: "),
+        ("url = \"postgres://nobody@127.0.0.1:1/x\"\n", "the database is not available: "),
         (
             "url = \"sqlite:a.db\"\njournal = \"upstream\"\n",
             "database.journal: the upstream cannot hold the journal",

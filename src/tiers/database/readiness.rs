@@ -57,6 +57,14 @@ impl Readiness {
         drop(self.ready.subscribe().wait_for(|ready| *ready).await);
     }
 
+    /// Keeps why it is not known to be as it should be; says whether that is news.
+    fn note(&self, why: &str) -> bool {
+        let mut fault = self.fault.write();
+        let is_news = fault.as_deref() != Some(why);
+        *fault = Some(why.to_owned());
+        is_news
+    }
+
     /// Asks until it is as it should be. A schema that does not fit the rules is said, and looked at again.
     pub async fn seek(&self, store: &dyn Store) {
         let mut pause = FIRST_PAUSE;
@@ -69,18 +77,16 @@ impl Readiness {
                     self.ready.send_replace(true);
                     tracing::info!("the database is there, and as the rules want it");
                 }
+                Err(SetupError::Unreachable(why)) => {
+                    if self.note(&why) {
+                        tracing::warn!("the database is not available: {why}; trying again");
+                    }
+                }
                 Err(error) => {
-                    let text = error.to_string();
-                    let mut fault = self.fault.write();
-                    if fault.as_ref() != Some(&text) {
-                        if matches!(error, SetupError::Unreachable(_)) {
-                            tracing::warn!("{text}; trying again");
-                        } else {
-                            tracing::error!(
-                                "{text}; what was accepted stays in the journal until this is mended"
-                            );
-                        }
-                        *fault = Some(text);
+                    if self.note(&error.to_string()) {
+                        tracing::error!(
+                            "{error}; what was accepted stays in the journal until this is mended"
+                        );
                     }
                 }
             }

@@ -163,8 +163,8 @@ pub enum Failure {
 /// Why the tier cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
-    /// The database cannot be reached.
-    #[error("database: {0}")]
+    /// The database cannot be reached, for this reason.
+    #[error("the database is not available: {0}")]
     Unreachable(String),
     /// Its address or its TLS settings make no sense.
     #[error("database.url: {0}")]
@@ -193,6 +193,15 @@ pub enum SetupError {
         /// What is wrong.
         reason: String,
     },
+}
+
+impl SetupError {
+    /// That the database did not do what was asked of it first.
+    pub fn unreachable(failure: Failure) -> Self {
+        match failure {
+            Failure::Transient(why) | Failure::Refused(why) => Self::Unreachable(why),
+        }
+    }
 }
 
 /// A change that the database refused, kept in the table `anteroom_dead_letter`.

@@ -82,7 +82,7 @@ pub(super) async fn check(
     rules: &Rules,
     auto_create: bool,
 ) -> Result<Vec<Table>, SetupError> {
-    let client = connections.get().await.map_err(|failure| SetupError::Unreachable(failure.to_string()))?;
+    let client = connections.get().await.map_err(SetupError::unreachable)?;
     create(&client, "anteroom_versions", VERSIONS).await?;
     create(&client, "anteroom_dead_letter", LETTERS).await?;
     let mut tables = Vec::new();

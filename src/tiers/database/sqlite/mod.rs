@@ -95,7 +95,7 @@ impl Sqlite {
     async fn prepare(&self) -> Result<(), SetupError> {
         let (rules, auto_create) = (self.rules.clone(), self.auto_create);
         let checked = self.run(move |connection, _| Ok(schema::check(connection, &rules, auto_create))).await;
-        let tables = checked.map_err(|failure| SetupError::Unreachable(failure.to_string()))??;
+        let tables = checked.map_err(SetupError::unreachable)??;
         *self.tables.write() = Some(tables.into());
         Ok(())
     }
