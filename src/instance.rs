@@ -19,7 +19,9 @@ use crate::ratelimit::leases::Leases;
 use crate::scripts::Scripts;
 use crate::slow_log::SlowLog;
 use crate::telemetry::Telemetry;
+use crate::tiers::database::shared::Shared;
 use crate::tiers::database::tier::Tier;
+use crate::tiers::database::write_behind::WriteBehind;
 use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
 use crate::tiers::upstream::Upstream;
 
@@ -74,7 +76,7 @@ pub struct Instance {
     stop: tokio::sync::Notify,
     garbage: Sender<Effects>,
     apart: Sender<Apart>,
-    database: OnceLock<&'static Tier>,
+    write_behind: OnceLock<WriteBehind>,
     /// What is to be done apart from the worker threads; the engine takes the receiver when it starts its thread.
     pub apart_queue: Mutex<Option<Receiver<Apart>>>,
 }
@@ -121,7 +123,7 @@ impl Instance {
             stop: tokio::sync::Notify::new(),
             garbage,
             apart,
-            database: OnceLock::new(),
+            write_behind: OnceLock::new(),
             apart_queue: Mutex::new(Some(apart_queue)),
         }));
         instance.keyspace.set_listener(&instance.clients);
@@ -170,15 +172,35 @@ impl Instance {
         drop(self.apart.send(Apart::Effects(effects)));
     }
 
-    /// Puts the database behind the keyspace. Once, before anybody is served.
-    pub fn attach_database(&self, tier: &'static Tier) {
-        self.keyspace.attach(*self.database.get_or_init(|| tier));
+    /// Puts the database behind the keyspace, or behind upstream. Once, before anybody is served.
+    pub fn attach_database(&self, tier: WriteBehind) {
+        if let WriteBehind::Local(tier) = *self.write_behind.get_or_init(|| tier) {
+            self.keyspace.attach(tier);
+        }
     }
 
     /// The database tier, if there is one.
     #[inline]
+    pub fn write_behind(&self) -> Option<WriteBehind> {
+        self.write_behind.get().copied()
+    }
+
+    /// The database behind the keyspace, if there is one.
+    #[inline]
     pub fn database(&self) -> Option<&'static Tier> {
-        self.database.get().copied()
+        match self.write_behind.get() {
+            Some(WriteBehind::Local(tier)) => Some(tier),
+            _ => None,
+        }
+    }
+
+    /// The database behind upstream, if there is one.
+    #[inline]
+    pub fn shared_database(&self) -> Option<&'static Shared> {
+        match self.write_behind.get() {
+            Some(WriteBehind::Shared(shared)) => Some(shared),
+            _ => None,
+        }
     }
 
     /// Ends the server in good order (`SHUTDOWN`, SIGTERM).

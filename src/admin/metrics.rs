@@ -221,7 +221,7 @@ fn limits(text: &mut Text, figures: &Figures) {
 }
 
 fn database(text: &mut Text, figures: &Figures) {
-    let Some(tier) = figures.instance.database() else { return };
+    let Some(tier) = figures.instance.write_behind() else { return };
     let status = tier.status();
     text.gauge(
         "anteroom_database_up",
@@ -241,7 +241,7 @@ fn database(text: &mut Text, figures: &Figures) {
             text.gauge(&format!("anteroom_database_{}", figure.name), figure.help, figure.value);
         }
     }
-    let statements = tier.store.statements();
+    let statements = tier.backend().store.statements();
     let counts = statements.iter().map(|statement| (&*statement.statement, statement.count));
     let help = "Statements run.";
     text.family("anteroom_database_statements_total", "counter", help, "statement", counts);

@@ -68,7 +68,7 @@ pub(super) fn report(figures: &Figures) -> Value {
                 "key": key, "refused": refused,
             })).collect::<Vec<_>>(),
         },
-        "database": instance.database().map(|tier| {
+        "database": instance.write_behind().map(|tier| {
             let status = tier.status();
             let figures: serde_json::Map<String, Value> =
                 status.figures.iter().map(|figure| (figure.name.to_owned(), figure.value.into())).collect();
@@ -76,7 +76,7 @@ pub(super) fn report(figures: &Figures) -> Value {
                 "up": !status.is_away,
                 "journal": status.trouble.as_deref().unwrap_or("ok"),
                 "figures": figures,
-                "statements": tier.store.statements().iter().map(statement).collect::<Vec<_>>(),
+                "statements": tier.backend().store.statements().iter().map(statement).collect::<Vec<_>>(),
             })
         }),
         "growing": figures.growing.iter().map(|(prefix, keys, bytes)| json!({

@@ -32,6 +32,8 @@ pub struct DatabaseConfig {
     pub flush_interval: Span,
     /// Where the journal is: `local` (under `dir`) or `upstream`.
     pub journal: JournalPlace,
+    /// The name of a journal upstream: hosts with the same one flush for each other.
+    pub journal_name: String,
     /// When the journal is synced.
     pub journal_fsync: JournalFsync,
     /// The journal's bound in bytes; at it, writes are refused.
@@ -62,6 +64,7 @@ impl Default for DatabaseConfig {
             batch_size: 100,
             flush_interval: Span(Duration::from_secs(5)),
             journal: JournalPlace::Local,
+            journal_name: "journal".to_owned(),
             journal_fsync: JournalFsync::EverySecond,
             journal_max_size: Size(1 << 30),
             journal_max_age: Span(Duration::ZERO),
@@ -259,6 +262,7 @@ impl DatabaseConfig {
             "batch-size" => self.batch_size = of(value)?,
             "flush-interval" => self.flush_interval = of(value)?,
             "journal" => self.journal = of(value)?,
+            "journal-name" => self.journal_name = of(value)?,
             "journal-fsync" => self.journal_fsync = of(value)?,
             "journal-max-size" => self.journal_max_size = of(value)?,
             "journal-max-age" => self.journal_max_age = of(value)?,

@@ -9,6 +9,7 @@ use super::arguments::Serve;
 use super::database::DatabaseConfig;
 use super::directives::Id;
 use super::policies::{self, Policies};
+use super::together::clash;
 use super::units::parse_duration;
 use super::upstream::{KeyRule, UpstreamConfig, read_keys};
 use super::{Config, LimitScope, Settings, Sharing};
@@ -297,6 +298,12 @@ impl Loader {
                 key: "ratelimit.scope".to_owned(),
                 reason: "limits over all hosts need an upstream, and there is none".to_owned(),
             });
+        }
+        if let Some(database) = &self.database
+            && let Some((key, reason)) = clash(database, self.upstream.as_ref())
+        {
+            let origin = file.as_ref().map_or("flags".to_owned(), |path| path.display().to_string());
+            return Err(ConfigError::BadValue { origin, key, reason: reason.to_owned() });
         }
         let settings = self.settings;
         let bind = settings.text(Id::Bind);

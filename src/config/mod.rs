@@ -10,6 +10,7 @@ mod policies;
 mod rewrite;
 mod settings;
 mod sharing;
+mod together;
 pub mod units;
 pub mod upstream;
 

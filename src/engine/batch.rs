@@ -299,7 +299,7 @@ fn elements_of(reply: &[u8]) -> Option<&[u8]> {
 }
 
 /// The error of a request that upstream did not answer.
-fn fail(upstream: &Upstream, failure: Failure, is_write: bool, out: &mut Vec<u8>) {
+pub(super) fn fail(upstream: &Upstream, failure: Failure, is_write: bool, out: &mut Vec<u8>) {
     let text = match failure {
         Failure::Unavailable => {
             let fault = upstream.about().fault.unwrap_or_else(|| "it took too long to connect".to_owned());
@@ -313,6 +313,7 @@ fn fail(upstream: &Upstream, failure: Failure, is_write: bool, out: &mut Vec<u8>
             "OUTCOMEUNKNOWN upstream did not answer within {:?}, and what became of the command is not known",
             upstream.config.timeout
         ),
+        Failure::Absent => "TRYAGAIN the key is not there at the moment".to_owned(),
         Failure::Lost => "UPSTREAMDOWN the connection to upstream was lost".to_owned(),
         Failure::TimedOut => {
             format!("UPSTREAMDOWN upstream did not answer within {:?}", upstream.config.timeout)

@@ -31,6 +31,11 @@ impl Worker {
         let transaction = session.transaction.take().unwrap_or_default();
         session.client.queued.store(0, Relaxed);
         session.client.transaction_memory.store(0, Relaxed);
+        if let Some(shared) = self.instance.shared_database()
+            && let Some(flow) = self.exec_on_rows(shared, upstream, session, &transaction, out)
+        {
+            return flow;
+        }
         let (mut bytes, mut forms) = (Vec::new(), Vec::new());
         let (mut keys, mut all, mut db) = (SmallVec::new(), false, session.db);
         let mut slots = Keys::new();

@@ -9,7 +9,7 @@ use crate::clients::Session;
 use crate::commands::spec::Database;
 use crate::protocol::{Args, OwnedArgs, Protocol, Reply, ReplyError};
 use crate::tiers::database::store::{Batch, DeadLetter, Failure};
-use crate::tiers::database::tier::Tier;
+use crate::tiers::database::write_behind::WriteBehind;
 use crate::types::number::parse_i64;
 
 /// Dead letters listed unless another number is asked for.
@@ -25,11 +25,11 @@ impl Worker {
         what: Database,
         args: Args<'_>,
     ) -> Result<Flow, ReplyError> {
-        let Some(tier) = self.instance.database() else {
+        let Some(tier) = self.instance.write_behind() else {
             return Err(ReplyError::fixed("ERR no database is configured"));
         };
         let (args, protocol) = (args.to_owned(), session.protocol);
-        let asked = tier.runtime.spawn(async move {
+        let asked = tier.backend().runtime.spawn(async move {
             let mut out = Vec::new();
             if let Err(error) = answer(tier, what, &args, protocol, &mut out).await {
                 out.clear();
@@ -46,7 +46,7 @@ impl Worker {
 }
 
 async fn answer(
-    tier: &'static Tier,
+    tier: WriteBehind,
     what: Database,
     args: &OwnedArgs,
     protocol: Protocol,
@@ -55,15 +55,15 @@ async fn answer(
     match what {
         Database::Flush => {
             let timeout = timeout(args.as_args())?;
-            if !tier.flush(timeout).await {
-                let (left, _) = tier.depth();
+            if !tier.flush(timeout).await.map_err(|error| refused(&error))? {
+                let left = tier.depth();
                 return Err(ReplyError::new(format!("TIMEOUT {left} changes are not in the database yet")));
             }
             Reply::new(out, protocol).ok();
         }
         Database::Status => {
             // Unknown while the database is away.
-            let letters = tier.store.dead_letter_count().await.ok();
+            let letters = tier.backend().store.dead_letter_count().await.ok();
             status(tier, letters, &mut Reply::new(out, protocol));
         }
         Database::DeadLetter => return dead_letter(tier, args, &mut Reply::new(out, protocol)).await,
@@ -71,7 +71,7 @@ async fn answer(
             let args = args.as_args();
             let name = String::from_utf8_lossy(args.at(1)).into_owned();
             let parameters = args.skip(2).iter().map(<[u8]>::to_vec).collect();
-            let rows = tier.query(name, parameters).await.map_err(|error| refused(&error))?;
+            let rows = tier.backend().query(name, parameters).await.map_err(|error| refused(&error))?;
             Reply::new(out, protocol).bulk(&rows);
         }
     }
@@ -94,7 +94,7 @@ fn timeout(args: Args<'_>) -> Result<Option<Duration>, ReplyError> {
     }
 }
 
-fn status(tier: &Tier, letters: Option<u64>, reply: &mut Reply<'_>) {
+fn status(tier: WriteBehind, letters: Option<u64>, reply: &mut Reply<'_>) {
     let status = tier.status();
     reply.map(status.figures.len() + 3);
     reply.bulk(b"database");
@@ -112,11 +112,12 @@ fn status(tier: &Tier, letters: Option<u64>, reply: &mut Reply<'_>) {
     }
 }
 
-async fn dead_letter(tier: &'static Tier, args: &OwnedArgs, reply: &mut Reply<'_>) -> Result<(), ReplyError> {
+async fn dead_letter(tier: WriteBehind, args: &OwnedArgs, reply: &mut Reply<'_>) -> Result<(), ReplyError> {
     let args = args.as_args();
     if args.is(1, "list") {
         let (after, count) = list_options(args.skip(2))?;
-        let letters = tier.store.dead_letters(after, count).await.map_err(|error| refused(&error))?;
+        let letters =
+            tier.backend().store.dead_letters(after, count).await.map_err(|error| refused(&error))?;
         reply.array(letters.len());
         letters.iter().for_each(|letter| show(letter, reply));
         return Ok(());
@@ -137,7 +138,7 @@ async fn dead_letter(tier: &'static Tier, args: &OwnedArgs, reply: &mut Reply<'_
         }
         done
     } else {
-        tier.store.drop_dead_letters(&ids).await.map_err(|error| refused(&error))?
+        tier.backend().store.drop_dead_letters(&ids).await.map_err(|error| refused(&error))?
     };
     reply.count(done as usize);
     Ok(())
@@ -159,11 +160,11 @@ fn list_options(args: Args<'_>) -> Result<(i64, usize), ReplyError> {
     Ok((after, count))
 }
 
-async fn all_letters(tier: &Tier) -> Result<Vec<i64>, ReplyError> {
+async fn all_letters(tier: WriteBehind) -> Result<Vec<i64>, ReplyError> {
     let mut ids: Vec<i64> = Vec::new();
     loop {
         let after = ids.last().copied().unwrap_or(0);
-        let page = tier.store.dead_letters(after, PAGE).await.map_err(|error| refused(&error))?;
+        let page = tier.backend().store.dead_letters(after, PAGE).await.map_err(|error| refused(&error))?;
         if page.is_empty() {
             return Ok(ids);
         }
@@ -172,20 +173,20 @@ async fn all_letters(tier: &Tier) -> Result<Vec<i64>, ReplyError> {
 }
 
 /// Tries a dead letter's change again, with the version it had: what came since wins. Says whether it is done with.
-async fn retry(tier: &Tier, id: i64) -> Result<bool, ReplyError> {
-    let change = match tier.store.dead_letter(id).await {
+async fn retry(tier: WriteBehind, id: i64) -> Result<bool, ReplyError> {
+    let change = match tier.backend().store.dead_letter(id).await {
         Ok(Some(change)) => change,
         Ok(None) | Err(Failure::Refused(_)) => return Ok(false),
         Err(error) => return Err(refused(&error)),
     };
     let rule = change.rule;
-    match tier.store.apply(&Batch::of_one(vec![change])).await {
+    match tier.backend().store.apply(&Batch::of_one(vec![change])).await {
         Ok(()) => {}
         Err(Failure::Refused(_)) => return Ok(false),
         Err(error) => return Err(refused(&error)),
     }
-    tier.invalidate_queries([rule].into_iter());
-    tier.store.drop_dead_letters(&[id]).await.map_err(|error| refused(&error))?;
+    tier.backend().invalidate_queries([rule].into_iter());
+    tier.backend().store.drop_dead_letters(&[id]).await.map_err(|error| refused(&error))?;
     Ok(true)
 }
 

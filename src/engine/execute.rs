@@ -171,7 +171,7 @@ impl Worker {
             && let Some(tier) = self.instance.database()
         {
             // Keys that wait for the database may be all that is left: once it has them they can go.
-            tier.hurry();
+            tier.backend.hurry();
         }
         let executes_writes = || {
             command.spec.name == "exec"

@@ -97,6 +97,9 @@ impl Worker {
             }
             return Some(queue(session, routed.command, args, out));
         }
+        if let Some(flow) = self.on_rows(upstream, session, &routed, args, out) {
+            return Some(flow);
+        }
         Some(match routed.route {
             Route::Refused(reason) => {
                 self.refused(session, args, &ReplyError::new(format!("ERR {reason}")), out)
@@ -155,6 +158,7 @@ impl Worker {
         if let Some(command) = command
             && command.routing.route == Route::Shared
             && !upstream.has_rules()
+            && self.instance.shared_database().is_none()
         {
             let is_plain = session.protocol == Protocol::Resp2 && command.routing.rewriting.is_none();
             return is_plain == batch.is_plain;
@@ -162,7 +166,9 @@ impl Worker {
         // Its keys may be of the local tier: then it runs at once, and its reply has its place in the batch.
         match self.route(upstream, args) {
             Ok(Some(routed)) => {
-                matches!(routed.route, Route::Shared) && is_plain(session, &routed) == batch.is_plain
+                matches!(routed.route, Route::Shared)
+                    && is_plain(session, &routed) == batch.is_plain
+                    && self.joins_with_rows(session, &routed, args).unwrap_or(true)
             }
             Ok(None) => command.is_some_and(|command| !command.spec.has(flag::OFFLOAD)),
             Err(_) => true,
@@ -272,6 +278,11 @@ impl Worker {
                     is_last: false,
                     slot,
                 };
+                let keys = args.iter().skip(1);
+                if let Some(rows) = self.rows_to_watch(session, keys) {
+                    let is_silent = is_silenced(session);
+                    return Some(self.watch_rows(upstream, (watched, call), rows, is_silent));
+                }
                 Some(own(upstream, watched, call, None, is_silenced(session)))
             }
             Control::Unwatch if in_transaction => Some(queue(session, Some(command), args, out)),

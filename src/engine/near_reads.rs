@@ -36,7 +36,9 @@ impl Worker {
             || is_special
             || !resp3 && routing.rewriting.is_none()
             || self.instance.pause.is_set()
-            || args.get(key_at).is_none_or(|key| upstream.tier_of(key).is_some())
+            || args
+                .get(key_at)
+                .is_none_or(|key| upstream.tier_of(key).is_some() || self.is_shared_row(session.db, key))
             || self.admit(session, command, args).is_err()
         {
             return false;

@@ -60,7 +60,7 @@ impl Worker {
     #[cold]
     pub(super) fn has_rows(&self, db: usize, command: &Command, args: Args<'_>) -> bool {
         let Some(tier) = self.instance.database().filter(|_| db == DATABASE) else { return false };
-        named(command, args).iter().any(|named| tier.rules.find(&named.key).is_some())
+        named(command, args).iter().any(|named| tier.backend.rules.find(&named.key).is_some())
     }
 
     /// Whether these requests, which run as one, may run now. `view` holds their keys.
@@ -90,12 +90,12 @@ impl Worker {
                         waits.lanes.push((db, key.to_vec().into()));
                     }
                 }
-                let Some(rule) = tier.rules.find(&key).filter(|_| concerns_rows) else { continue };
-                if is_write && let Some(config) = tier.rules.get(rule) {
+                let Some(rule) = tier.backend.rules.find(&key).filter(|_| concerns_rows) else { continue };
+                if is_write && let Some(config) = tier.backend.rules.get(rule) {
                     writes |= config.writes();
                     bytes += key.len();
                     through |= config.mode == Mode::WriteThrough;
-                    pinned |= tier.rules.write_through() && tier.pins_row(&key);
+                    pinned |= tier.backend.rules.write_through() && tier.pins_row(&key);
                 }
                 view.select(DATABASE);
                 if depends && let Err(error) = look(tier, &self.landed, view, (rule, &key), &mut waits) {
@@ -125,7 +125,8 @@ impl Worker {
         db: usize,
         keys: impl Iterator<Item = &'k [u8]>,
     ) -> Option<Waits> {
-        let rows = keys.filter_map(|key| Some((tier.rules.find(key).filter(|_| db == DATABASE)?, key)));
+        let rows =
+            keys.filter_map(|key| Some((tier.backend.rules.find(key).filter(|_| db == DATABASE)?, key)));
         let rows: SmallVec<[(usize, &[u8]); 4]> = rows.collect();
         if rows.is_empty() {
             return None;
@@ -170,10 +171,10 @@ impl Worker {
         let keyspace = &self.instance.keyspace;
         let flights: Vec<_> = waits.loads.iter().map(|(rule, key)| tier.load(keyspace, *rule, key)).collect();
         let (lanes, loading) = (waits.lanes, flights.iter().map(Arc::clone).collect::<Vec<_>>());
-        let limit = tier.config.statement_timeout.0;
+        let limit = tier.backend.config.statement_timeout.0;
         let fill = async move {
             tier.lanes.free(&lanes).await;
-            if waits.flush && !tier.flush(Some(limit)).await {
+            if waits.flush && !tier.backend.flush(Some(limit)).await {
                 return Err(ReplyError::fixed(
                     "BUSY the database has not taken earlier writes of the key in time",
                 ));
@@ -243,7 +244,7 @@ fn selects(command: &Command, args: Args<'_>) -> Option<usize> {
 }
 
 /// The database that a request puts its key into, if it names one.
-fn target(command: &Command, args: Args<'_>) -> Option<usize> {
+pub(super) fn target(command: &Command, args: Args<'_>) -> Option<usize> {
     match command.spec.name {
         "move" => number(args.get(2)?),
         "copy" => {
@@ -284,7 +285,7 @@ fn named(command: &Command, args: Args<'_>) -> SmallVec<[Named; 2]> {
 
 /// Whether a command's doing or its reply depends on what a key with these access flags holds. Only those that put a value
 /// there whatever happens do not: one that may delete it has to find it first.
-fn depends(command: &Command, args: Args<'_>, flags: u16) -> bool {
+pub(super) fn depends(command: &Command, args: Args<'_>, flags: u16) -> bool {
     let is_overwritten = flags & (access::OW | access::UPDATE) == access::OW | access::UPDATE;
     let is_blind = match command.spec.name {
         "set" => !(3..args.len()).any(|index| {

@@ -48,8 +48,8 @@ impl Through {
         keys: Vec<Key>,
     ) -> Option<Self> {
         let row = |change: &crate::tiers::local::TriedChange| {
-            let rule = tier.rules.find(&change.key).filter(|_| change.db == DATABASE)?;
-            tier.rules.get(rule).filter(|rule| rule.writes())?;
+            let rule = tier.backend.rules.find(&change.key).filter(|_| change.db == DATABASE)?;
+            tier.backend.rules.get(rule).filter(|rule| rule.writes())?;
             let value = change.entry.as_ref().map(|entry| (entry.value(), entry.deadline()));
             tier.row_change(rule, &change.key, change.before.as_ref(), value)
         };
@@ -83,7 +83,7 @@ impl Worker {
         self.settle();
         let (instance, protocol) = (self.instance, session.protocol);
         let commit = Commit { instance, tier, through, events, encoded, protocol };
-        let committed = tier.runtime.spawn(commit.run());
+        let committed = tier.backend.runtime.spawn(commit.run());
         Flow::Pending(Pending::reply(Box::pin(async move {
             committed.await.unwrap_or_else(|_| {
                 let error =
@@ -118,7 +118,7 @@ impl Commit {
         changes.iter_mut().for_each(|change| change.version = version);
         let batch = Batch::of_one(changes);
         for tried in 1.. {
-            match tier.store.apply(&batch).await {
+            match tier.backend.store.apply(&batch).await {
                 Ok(()) => break,
                 Err(Failure::Transient(_)) if tried < TRIES => {
                     let pause = Duration::from_millis(20 << tried);
@@ -128,7 +128,7 @@ impl Commit {
                     if let Failure::Transient(_) = error {
                         // It may have been committed all the same.
                         for change in batch.changes {
-                            tier.runtime.spawn(tier.look_again(
+                            tier.backend.runtime.spawn(tier.look_again(
                                 &self.instance.keyspace,
                                 change.rule,
                                 change.key,
@@ -139,7 +139,7 @@ impl Commit {
                 }
             }
         }
-        tier.invalidate_queries(batch.changes.iter().map(|change| change.rule));
+        tier.backend.invalidate_queries(batch.changes.iter().map(|change| change.rule));
         Ok(())
     }
 

@@ -13,9 +13,10 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::instance::Instance;
 use crate::tiers::database;
-use crate::tiers::database::flusher::Running;
 use crate::tiers::database::rules::Rules;
+use crate::tiers::database::shared::Shared;
 use crate::tiers::database::tier::{StartError, Tier};
+use crate::tiers::database::write_behind::{Running, WriteBehind};
 
 /// Runs the server until it is told to end.
 ///
@@ -26,11 +27,6 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     anyhow::ensure!(
         config.keys.is_empty() || config.upstream.is_some(),
         "[[keys]] says which keys are exceptions to what an upstream does, and there is none"
-    );
-    // Two hosts that write one key need versions from one authority, which the upstream does not give yet.
-    anyhow::ensure!(
-        config.database.is_none() || config.upstream.is_none(),
-        "the sections [database] and [upstream] are not served together yet: remove one of them"
     );
     let instance = Instance::start(config)?;
     if let Some(upstream) = instance.upstream.as_ref().filter(|_| !workers::hosts_links(threads)) {
@@ -79,13 +75,22 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 fn start_database(instance: &'static Instance) -> Result<Option<Running>, StartError> {
     let Some(section) = instance.config.database.clone() else { return Ok(None) };
     let directory = instance.config.dir.join("journal");
+    let upstream = instance.upstream.clone();
+    let host = (instance.run_id.clone(), instance.settings.clone());
     let running = Running::start(move || async move {
         let rules = Arc::new(Rules::compile(&section)?);
         let store = database::open(&section, rules.clone())?;
-        Tier::open(&section, &directory, store, rules).await
+        Ok(match upstream {
+            None => WriteBehind::local(Tier::open(&section, &directory, store, rules).await?),
+            Some(upstream) => {
+                WriteBehind::shared(Shared::open(&section, store, rules, upstream, host).await?)
+            }
+        })
     })?;
     instance.attach_database(running.tier);
-    running.tier.follow(&instance.keyspace);
+    if let WriteBehind::Local(tier) = running.tier {
+        tier.follow(&instance.keyspace);
+    }
     Ok(Some(running))
 }
 

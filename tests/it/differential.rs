@@ -35,16 +35,18 @@ fn compare(protocol: u8, seed: u64) {
         protocol,
         seed,
         number("DIFF_COUNT", COUNT as u64) as usize,
+        "FLUSHALL",
     );
 }
 
-/// Compares a server with `redis-server`, without the commands that `leaves_out` says.
+/// Compares a server with `redis-server`, without the commands that `leaves_out` says; `empty` takes all its keys away.
 pub fn compare_server(
     our_server: &Server,
     leaves_out: impl Fn(&[Vec<u8>]) -> bool,
     protocol: u8,
     seed: u64,
     count: usize,
+    empty: &str,
 ) {
     let their_server = Server::redis();
     let (mut ours, mut theirs) = (our_server.client(), their_server.client());
@@ -106,9 +108,8 @@ pub fn compare_server(
                 queue.clear();
             }
             same_keys(&mut ours, &mut theirs, seed, index);
-            for client in [&mut ours, &mut theirs] {
-                client.run("FLUSHALL");
-            }
+            ours.run(empty);
+            theirs.run("FLUSHALL");
         }
     }
 }

@@ -75,8 +75,10 @@ impl Server {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("anteroom.toml"), config).unwrap();
         let port_text = port.to_string();
-        let mut all =
-            vec!["--config", "anteroom.toml", "--port", &port_text, "--admin", "off", "--threads", "2"];
+        let mut all = vec!["--config", "anteroom.toml", "--port", &port_text, "--admin", "off"];
+        if !arguments.contains(&"--threads") {
+            all.extend(["--threads", "2"]);
+        }
         all.extend(arguments);
         Self::spawn(env!("CARGO_BIN_EXE_anteroom"), &all, port, &[], true)
     }

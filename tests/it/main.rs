@@ -30,6 +30,7 @@ mod proxies;
 mod ratelimit;
 mod script_hazards;
 mod scripts;
+mod shared_journal;
 mod shutdown;
 mod store;
 mod table;

@@ -103,7 +103,7 @@ fn server(context: &mut Context<'_, '_>, text: &mut String) {
 }
 
 fn write_behind(context: &mut Context<'_, '_>, text: &mut String) {
-    let Some(tier) = context.instance.database() else { return line(text, "writebehind_enabled", 0) };
+    let Some(tier) = context.instance.write_behind() else { return line(text, "writebehind_enabled", 0) };
     let status = tier.status();
     line(text, "writebehind_enabled", 1);
     line(text, "writebehind_database", if status.is_away { "away" } else { "up" });

@@ -20,22 +20,24 @@ impl Tier {
     pub fn follow(&'static self, keyspace: &'static Keyspace) {
         self.keyspace.get_or_init(|| keyspace);
         let listener = Arc::new(move |notification| self.notified(keyspace, notification));
-        self.runtime.spawn(async move {
-            self.readiness.ready().await;
-            self.store.listen(listener).await;
+        self.backend.runtime.spawn(async move {
+            self.backend.readiness.ready().await;
+            self.backend.store.listen(listener).await;
         });
     }
 
     fn notified(&self, keyspace: &Keyspace, notification: Notification) {
         match notification {
             Notification::Changed { rule, key } => {
-                self.invalidate_queries([rule].into_iter());
+                self.backend.invalidate_queries([rule].into_iter());
                 self.forget(keyspace, &key);
             }
             Notification::TableChanged { table } => {
-                self.table_changed(Some(&table));
+                self.backend.table_changed(Some(&table));
                 self.forget_all(keyspace, Some(&table));
             }
+            // Its rows are in the cache that all hosts have.
+            Notification::Flushed { table } => self.backend.table_changed(Some(&table)),
             // Rows stay until the link is back: a database that is away is changed by nobody, and is not to take the
             // cache with it. What changed in between is unknown.
             Notification::Lost => tracing::warn!("changes in the database are not told at the moment"),
@@ -43,7 +45,7 @@ impl Tier {
                 tracing::info!(
                     "listening for changes in the database: its rows in the cache are loaded anew"
                 );
-                self.table_changed(None);
+                self.backend.table_changed(None);
                 self.forget_all(keyspace, None);
             }
         }
@@ -83,7 +85,7 @@ impl Tier {
             let mut view = View::new(keyspace, &LockPlan::Each, DATABASE, clock::wall_ms(), &mut effects);
             let mut keys: Vec<Box<[u8]>> = Vec::new();
             cursor = view.scan(cursor, 1000, |key, _| {
-                let rule = self.rules.find(key).and_then(|rule| self.rules.get(rule));
+                let rule = self.backend.rules.find(key).and_then(|rule| self.backend.rules.get(rule));
                 if rule.is_some_and(|rule| table.is_none_or(|table| rule.table() == table)) {
                     keys.push(key.into());
                 }
@@ -99,7 +101,7 @@ impl Tier {
     /// A commit ended without the database saying how: as soon as it answers again, the row is dropped from the cache,
     /// to be loaded as it is.
     pub async fn look_again(&'static self, keyspace: &'static Keyspace, rule: usize, key: Box<[u8]>) {
-        while self.store.load(rule, &key).await.is_err() {
+        while self.backend.store.load(rule, &key).await.is_err() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         self.lanes.free(&[(DATABASE, key.clone())]).await;

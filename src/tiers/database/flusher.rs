@@ -8,17 +8,17 @@
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
+use super::backend::{Backend, Journaled};
 use super::backlog::{Due, Taken};
 use super::store::{Batch, BoxFuture, Failure, RowChange};
-use super::tier::{StartError, Tier};
 use crate::clock;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-impl Tier {
-    /// Flushes until the tier is stopped and, if the database allows, all is done.
-    pub async fn run_flusher(&'static self) {
+impl Backend {
+    /// Flushes until it is stopped and, if the database allows, all is done.
+    pub async fn run_flusher(&'static self, journaled: &'static dyn Journaled) {
         // Half of the connections stay for those who read.
         let most = (self.config.pool_max / 2).max(1);
         loop {
@@ -37,7 +37,7 @@ impl Tier {
                 while backlog.under_way() < most
                     && let Some(taken) = backlog.take(due)
                 {
-                    tokio::spawn(self.commit(taken));
+                    tokio::spawn(self.commit(taken, journaled));
                 }
                 backlog.until_due(due)
             };
@@ -55,23 +55,14 @@ impl Tier {
         self.work.notify_one();
     }
 
-    async fn commit(&'static self, taken: Taken) {
+    async fn commit(&'static self, taken: Taken, journaled: &'static dyn Journaled) {
         let (batch, slots) = taken.split();
         self.apply(batch).await;
-        let mut stale = Vec::new();
         let (sequences, done) = {
             let mut backlog = self.backlog.lock();
-            let sequences = backlog.finish(&slots, |key| {
-                // Rows read before they changed must not come into the cache now that nothing covers them.
-                self.flights.void(key);
-                if self.stale.lock().contains(key) {
-                    stale.push(Box::from(key));
-                }
-            });
-            (sequences, backlog.done())
+            (backlog.finish(&slots, |key| journaled.settled(key)), backlog.done())
         };
-        self.forget_stale(stale.iter());
-        self.journal.complete(sequences);
+        journaled.complete(sequences);
         self.done.send_if_modified(|before| {
             let is_more = done > *before;
             *before = done.max(*before);
@@ -185,58 +176,4 @@ impl Tier {
 #[derive(Default)]
 struct Trouble {
     tries: u32,
-}
-
-/// A running tier.
-pub struct Running {
-    /// The tier.
-    pub tier: &'static Tier,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Running {
-    /// Starts the thread `flusher` with its runtime, opens the tier on it, and flushes until [`Running::stop`].
-    ///
-    /// # Errors
-    /// Why the tier cannot start.
-    pub fn start<F>(open: impl FnOnce() -> F + Send + 'static) -> Result<Self, StartError>
-    where
-        F: Future<Output = Result<Tier, StartError>>,
-    {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (opened, result) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new().name("flusher".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                let tier: Result<&'static Tier, StartError> =
-                    open().await.map(|tier| &*Box::leak(Box::new(tier)));
-                let running = tier.as_ref().ok().copied();
-                // Its receiver waits right below.
-                drop(opened.send(tier));
-                if let Some(tier) = running {
-                    tokio::spawn(tier.watch_age());
-                    tokio::spawn(tier.readiness.seek(&*tier.store));
-                    tier.run_flusher().await;
-                }
-            });
-        })?;
-        match result.recv() {
-            Ok(tier) => Ok(Self { tier: tier?, thread }),
-            Err(_) => Err(std::io::Error::other("the flusher's thread panicked").into()),
-        }
-    }
-
-    /// Flushes what is left, until the deadline, and closes the journal, which keeps the rest.
-    pub fn stop(self, deadline: std::time::Instant) {
-        self.tier.stop_flusher();
-        while !self.thread.is_finished() && clock::monotonic() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let (left, _) = self.tier.depth();
-        if left > 0 {
-            tracing::warn!(changes = left, "not flushed in time: they stay in the journal");
-        }
-        if let Err(error) = self.tier.journal.close() {
-            tracing::error!(%error, "the journal did not end in order");
-        }
-    }
 }

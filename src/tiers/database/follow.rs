@@ -11,7 +11,7 @@ use crate::tiers::local::{Change, Columns, DATABASE, Event, EventClass, Mirror, 
 
 impl Tier {
     fn rule_at(&self, rule: usize) -> Option<&Rule> {
-        self.rules.get(rule)
+        self.backend.rules.get(rule)
     }
 
     /// What the database is to be told of a change; `None` if it concerns the cache alone.
@@ -37,7 +37,7 @@ impl Tier {
 
 impl Mirror for Tier {
     fn rule(&self, key: &[u8]) -> Option<usize> {
-        self.rules.find(key)
+        self.backend.rules.find(key)
     }
 
     fn wants(&self, rule: usize, key: &[u8], event: Event) -> bool {
@@ -69,11 +69,11 @@ impl Mirror for Tier {
     }
 
     fn pins(&self, key: &[u8]) -> bool {
-        self.rules.find(key).is_some() && self.pins_row(key)
+        self.backend.rules.find(key).is_some() && self.pins_row(key)
     }
 
     fn gone(&self, key: &[u8]) {
-        let Some(index) = self.rules.find(key) else { return };
+        let Some(index) = self.backend.rules.find(key) else { return };
         let Some(rule) = self.rule_at(index) else { return };
         let is_lane = self.lanes.of(DATABASE, key).is_some();
         if rule.on_expire == OnExpire::Delete && rule.writes() && !is_lane {

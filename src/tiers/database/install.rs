@@ -59,7 +59,7 @@ impl Tier {
         key: &[u8],
         state: &RowState,
     ) -> Result<Brought, Failure> {
-        let Some(rule) = self.rules.get(rule) else { return Ok(Brought::Nothing) };
+        let Some(rule) = self.backend.rules.get(rule) else { return Ok(Brought::Nothing) };
         let now_ms = view.now_ms();
         let deadline = rule.ttl.map(|ttl| now_ms + ttl.as_millis() as u64);
         let entry = entry_of(key, state, deadline, now_ms, view.settings(), rule.content())

@@ -1,5 +1,6 @@
 //! The database tier: its journal, the rules that say which keys it concerns, and the databases behind one trait.
 
+pub mod backend;
 pub mod backlog;
 pub mod coherence;
 pub mod encoding;
@@ -17,10 +18,12 @@ pub mod postgres;
 pub mod queries;
 pub mod readiness;
 pub mod rules;
+pub mod shared;
 pub mod sqlite;
 pub mod statistics;
 pub mod status;
 pub mod store;
 pub mod tier;
+pub mod write_behind;
 
 pub use open::open;

@@ -11,9 +11,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::backend::Backend;
 use super::rules::Rules;
 use super::store::Failure;
-use super::tier::Tier;
 use crate::clock;
 
 /// Bytes of results kept at most; beyond it all are dropped.
@@ -81,7 +81,7 @@ impl Slot {
     }
 }
 
-impl Tier {
+impl Backend {
     /// The rows of a named query.
     ///
     /// # Errors

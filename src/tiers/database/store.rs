@@ -236,6 +236,11 @@ pub enum Notification {
         /// The table, as the rules name it.
         table: String,
     },
+    /// Another host brought something that all hosts had accepted into this table.
+    Flushed {
+        /// The table, as the rules name it.
+        table: String,
+    },
     /// The link was lost, and changes with it.
     Lost,
     /// The link is there: from now on, changes are told. What changed before is unknown.

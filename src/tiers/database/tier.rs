@@ -7,24 +7,24 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
+use super::backend::{Backend, Journaled};
 use super::backlog::Backlog;
 use super::encoding::{self, Unreadable};
 use super::flights::{Flight, Flights};
 use super::journal::{self, Fsync, Journal, JournalError, OpenError, Sequence};
-use super::queries::Results;
 use super::readiness::{self, Readiness};
 use super::rules::{RuleError, Rules};
 use super::store::{Changes, Failure, RowState, SetupError, Store};
 use super::{install, lanes::Lanes};
 use crate::clock;
-use crate::config::database::{DatabaseConfig, JournalFsync, JournalPlace};
+use crate::config::database::{DatabaseConfig, JournalFsync};
 use crate::protocol::ReplyError;
 use crate::tiers::local::Keyspace;
 
@@ -56,9 +56,6 @@ pub enum StartError {
         /// Why.
         reason: Unreadable,
     },
-    /// Configured, but not supported.
-    #[error("{0}")]
-    Unsupported(String),
     /// A thread or runtime cannot be started.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -74,65 +71,26 @@ pub fn refusal(error: &JournalError) -> ReplyError {
     }
 }
 
-/// What is counted.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Batches committed.
-    pub batches: AtomicU64,
-    /// Changes committed.
-    pub changes: AtomicU64,
-    /// Nanoseconds that commits took.
-    pub batch_nanos: AtomicU64,
-    /// Tries that the database could not serve.
-    pub retries: AtomicU64,
-    /// Changes put among the dead letters.
-    pub dead_letters: AtomicU64,
-    /// Rows read.
-    pub loads: AtomicU64,
-    /// Reads that failed.
-    pub failed_loads: AtomicU64,
-    /// Changes that the journal did not take although the cache has them.
-    pub unjournaled: AtomicU64,
-    /// Batches under way whose last try failed.
-    pub failing: AtomicUsize,
-}
-
 /// The tier.
 pub struct Tier {
-    /// Which keys are rows.
-    pub rules: Arc<Rules>,
-    /// The section of the configuration.
-    pub config: DatabaseConfig,
-    /// The database.
-    pub store: Arc<dyn Store>,
-    /// Whether it was seen to be as it should be.
-    pub readiness: Readiness,
+    /// The database, and what waits for it.
+    pub backend: Backend,
     /// What was accepted.
     pub journal: Journal,
-    /// What is counted.
-    pub counters: Counters,
     /// Loads under way.
     pub flights: Arc<Flights>,
-    pub(super) backlog: Mutex<Backlog>,
-    pub(super) work: Notify,
-    pub(super) done: watch::Sender<u64>,
-    /// Records up to this slot are to be flushed without waiting for a batch to fill.
-    pub(super) hurry: AtomicU64,
-    pub(super) stopping: AtomicBool,
     /// A change has waited for longer than it may.
     is_overdue: AtomicBool,
     /// Keys whose change is being committed.
     pub lanes: Lanes,
-    /// Results of named queries.
-    pub results: Results,
     /// Keys that others changed in the database while they could not be dropped from the cache.
     pub(super) stale: Mutex<HashSet<Box<[u8]>, ahash::RandomState>>,
     /// The cache, once rows are dropped from it.
     pub(super) keyspace: OnceLock<&'static Keyspace>,
     absences: Mutex<HashMap<Box<[u8]>, Instant, ahash::RandomState>>,
+    /// Those of them that nothing waits for any more, since the backlog was last locked.
+    unpinned: Mutex<Vec<Box<[u8]>>>,
     progress: Arc<Notify>,
-    /// Where calls of the database run.
-    pub runtime: tokio::runtime::Handle,
 }
 
 impl Tier {
@@ -146,10 +104,6 @@ impl Tier {
         store: Arc<dyn Store>,
         rules: Arc<Rules>,
     ) -> Result<Self, StartError> {
-        if config.journal == JournalPlace::Upstream {
-            let reason = "database.journal: the upstream cannot hold the journal yet; use \"local\"";
-            return Err(StartError::Unsupported(reason.to_owned()));
-        }
         // A journal says that the database was as it should be before.
         let had_journal = std::fs::read_dir(directory).is_ok_and(|mut files| files.next().is_some());
         let (first_sequence, readiness) = match readiness::ask(&*store).await? {
@@ -191,28 +145,17 @@ impl Tier {
         let progress = Arc::new(Notify::new());
         let waiters = Arc::clone(&progress);
         journal.on_progress(Box::new(move || waiters.notify_waiters()));
-        let hurry = AtomicU64::new(backlog.end());
         Ok(Self {
-            rules,
-            config: config.clone(),
-            store,
-            readiness,
+            backend: Backend::new(config, store, rules, readiness, backlog),
             journal,
-            counters: Counters::default(),
             flights: Arc::default(),
-            backlog: Mutex::new(backlog),
-            work: Notify::new(),
-            done: watch::channel(0).0,
-            hurry,
-            stopping: AtomicBool::new(false),
             is_overdue: AtomicBool::new(false),
             lanes: Lanes::default(),
-            results: Results::default(),
             stale: Mutex::default(),
             keyspace: OnceLock::new(),
             absences: Mutex::default(),
+            unpinned: Mutex::default(),
             progress,
-            runtime: tokio::runtime::Handle::current(),
         })
     }
 
@@ -224,7 +167,7 @@ impl Tier {
         if self.is_overdue.load(Ordering::Relaxed) {
             return Err(ReplyError::new(format!(
                 "BUSY the write is refused, the database has not taken those before it: one has waited for over {:?}",
-                self.config.journal_max_age.0
+                self.backend.config.journal_max_age.0
             )));
         }
         self.journal.reserve(bytes).map(drop).map_err(|error| refusal(&error))
@@ -233,10 +176,10 @@ impl Tier {
     /// Looks again and again whether a change has waited for longer than it may. Ends at once if it may for ever.
     pub(super) async fn watch_age(&self) {
         const STEP: Duration = Duration::from_millis(100);
-        let most = self.config.journal_max_age.0;
+        let most = self.backend.config.journal_max_age.0;
         while !most.is_zero() {
             tokio::time::sleep(STEP.min(most / 4)).await;
-            let (_, age) = self.depth();
+            let (_, age) = self.backend.depth();
             if self.is_overdue.swap(age > most, Ordering::Relaxed) != (age > most) {
                 tracing::warn!(
                     ?age,
@@ -249,7 +192,7 @@ impl Tier {
 
     /// Brings into the cache what waits of keys with these hashes, which are about to change.
     pub fn prefetch(&self, hashes: impl Iterator<Item = u64>) {
-        if let Some(backlog) = self.backlog.try_lock() {
+        if let Some(backlog) = self.backend.backlog.try_lock() {
             backlog.prefetch(hashes);
         }
     }
@@ -259,22 +202,22 @@ impl Tier {
     /// # Errors
     /// The journal did not take them.
     pub fn accept(&self, mut changes: Changes) -> Result<Sequence, JournalError> {
-        let payload = encoding::encode(&self.rules, &changes);
+        let payload = encoding::encode(&self.backend.rules, &changes);
         let count = changes.len();
         for change in &changes {
             self.changed(&change.key);
         }
         let (is_due, sequence) = {
-            let mut backlog = self.backlog.lock();
+            let mut backlog = self.backend.backlog.lock();
             let sequence = self.journal.append_regardless(&[&payload]).inspect_err(|error| {
-                self.counters.unjournaled.fetch_add(count as u64, Ordering::Relaxed);
+                self.backend.counters.unjournaled.fetch_add(count as u64, Ordering::Relaxed);
                 tracing::error!(%error, "the journal did not take what the cache has");
             })?;
             changes.iter_mut().for_each(|change| change.version = sequence as i64);
-            (backlog.push(sequence, changes, self.config.batch_size), sequence)
+            (backlog.push(sequence, changes, self.backend.config.batch_size), sequence)
         };
         if is_due {
-            self.work.notify_one();
+            self.backend.work.notify_one();
         }
         Ok(sequence)
     }
@@ -284,7 +227,7 @@ impl Tier {
     /// # Errors
     /// The journal gives none.
     pub fn next_version(&self) -> Result<i64, JournalError> {
-        let sequence = self.journal.append_regardless(&[&encoding::encode(&self.rules, &[])])?;
+        let sequence = self.journal.append_regardless(&[&encoding::encode(&self.backend.rules, &[])])?;
         self.journal.complete([sequence]);
         Ok(sequence as i64)
     }
@@ -300,12 +243,12 @@ impl Tier {
 
     /// Whether the row's latest state is not in the database yet: so its key must not be evicted.
     pub fn pins_row(&self, key: &[u8]) -> bool {
-        self.backlog.lock().contains(key)
+        self.backend.backlog.lock().contains(key)
     }
 
     /// The row's latest state, if it is not in the database yet.
     pub fn unflushed(&self, key: &[u8]) -> Option<RowState> {
-        self.backlog.lock().state(key).cloned()
+        self.backend.backlog.lock().state(key).cloned()
     }
 
     /// Whether the row is known to be absent.
@@ -320,7 +263,7 @@ impl Tier {
 
     /// Remembers that a row is absent, if that is wished; the key's lock is held and its flight is not void.
     pub(super) fn note_absent(&self, flight: &Flight, rule: usize) {
-        let Some(ttl) = self.rules.get(rule).and_then(|rule| rule.negative_ttl) else { return };
+        let Some(ttl) = self.backend.rules.get(rule).and_then(|rule| rule.negative_ttl) else { return };
         let mut absences = self.absences.lock();
         if absences.len() >= MAX_ABSENCES {
             absences.clear();
@@ -332,17 +275,17 @@ impl Tier {
     pub fn load(&'static self, keyspace: &'static Keyspace, rule: usize, key: &[u8]) -> Arc<Flight> {
         let (flight, leads) = self.flights.join(key);
         if leads {
-            let (loading, limit) = (Arc::clone(&flight), self.config.statement_timeout.0);
-            self.runtime.spawn(async move {
-                let loaded = tokio::time::timeout(limit, self.store.load(rule, loading.key())).await;
-                let result = match (self.readiness.fault(), loaded) {
+            let (loading, limit) = (Arc::clone(&flight), self.backend.config.statement_timeout.0);
+            self.backend.runtime.spawn(async move {
+                let loaded = tokio::time::timeout(limit, self.backend.store.load(rule, loading.key())).await;
+                let result = match (self.backend.readiness.fault(), loaded) {
                     (Some(fault), _) => Err(Failure::Transient(fault)),
                     (None, Ok(loaded)) => loaded,
                     (None, Err(_)) => Err(Failure::Transient("it did not answer in time".to_owned())),
                 };
                 let result =
                     result.and_then(|loaded| install::install(self, keyspace, rule, &loading, &loaded));
-                let counters = &self.counters;
+                let counters = &self.backend.counters;
                 let counter = if result.is_ok() { &counters.loads } else { &counters.failed_loads };
                 counter.fetch_add(1, Ordering::Relaxed);
                 loading.land(result);
@@ -375,31 +318,20 @@ impl Tier {
             progress.await;
         }
     }
+}
 
-    /// Has what was accepted until now flushed without waiting for batches to fill.
-    pub fn hurry(&self) -> u64 {
-        let end = self.backlog.lock().end();
-        self.hurry.fetch_max(end, Ordering::SeqCst);
-        self.work.notify_one();
-        end
-    }
-
-    /// Flushes what was accepted until now; says whether it was done in time.
-    pub async fn flush(&self, timeout: Option<Duration>) -> bool {
-        let end = self.hurry();
-        let mut done = self.done.subscribe();
-        // The sender lives as long as the tier.
-        let flushed = async { done.wait_for(|done| *done >= end).await.is_ok() };
-        match timeout {
-            Some(timeout) => tokio::time::timeout(timeout, flushed).await.unwrap_or(false),
-            None => flushed.await,
+impl Journaled for Tier {
+    fn settled(&self, key: &[u8]) {
+        // Rows read before they changed must not come into the cache now that nothing covers them.
+        self.flights.void(key);
+        if self.stale.lock().contains(key) {
+            self.unpinned.lock().push(key.into());
         }
     }
 
-    /// Changes that wait, and for how long the oldest has.
-    pub fn depth(&self) -> (usize, Duration) {
-        let backlog = self.backlog.lock();
-        let age = backlog.oldest().map_or(Duration::ZERO, |oldest| clock::monotonic() - oldest);
-        (backlog.depth(), age)
+    fn complete(&self, sequences: Vec<u64>) {
+        let unpinned = std::mem::take(&mut *self.unpinned.lock());
+        self.forget_stale(unpinned.iter());
+        self.journal.complete(sequences);
     }
 }

@@ -1,6 +1,7 @@
 //! What is to be done with the replies that a shared connection owes, in their order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use smallvec::SmallVec;
 
@@ -20,6 +21,9 @@ pub enum Form {
     Resp2(Rewrite),
     /// A transaction's, each element in RESP2 in its own way.
     Block(Vec<Rewrite>),
+    /// Of a script that wrote the journal: the third of its parts, of which the second is the journal's size if that
+    /// has changed.
+    Journaled(Arc<AtomicI64>, Box<Form>),
 }
 
 /// One reply that is to come.
@@ -39,6 +43,8 @@ pub enum Expected {
     Ttl,
     /// A read whose reply may be kept.
     Fill(Box<Filling>, Form),
+    /// A transaction of `PTTL` and a read whose reply may be kept; a key that is not there is a row to be loaded.
+    RowFill(Box<Filling>, Form),
     /// A read of several keys, each reply kept by itself as the answer to the command at this place.
     Fills(Vec<Filling>, Form, usize),
 }
@@ -80,8 +86,22 @@ impl Drop for Writing {
 }
 
 impl Form {
-    fn of(&self, frame: &[u8]) -> Box<[u8]> {
+    /// A reply in this form.
+    pub fn of(&self, frame: &[u8]) -> Box<[u8]> {
         match self {
+            Self::Journaled(size, form) => match frame::elements(frame).as_deref() {
+                Some([_, bytes, reply @ ..]) => {
+                    if let Some(bytes) = frame::integer(bytes).filter(|bytes| *bytes > 0) {
+                        size.store(bytes, Relaxed);
+                    }
+                    form.of(&frame::scripted(reply))
+                }
+                // In the words of Redis, which do not speak of the script.
+                _ => {
+                    let end = memchr::memmem::find(frame, b" script: ").unwrap_or(frame.len());
+                    [frame[..end].trim_ascii_end(), b"\r\n"].concat().into()
+                }
+            },
             Self::Raw => frame.into(),
             Self::Resp2(how) => rewrite(frame, *how).into(),
             Self::Block(hows) => match frame::elements(frame) {
@@ -145,6 +165,19 @@ impl Settling<'_> {
                 let keep_until = (!frame::is_error(frame)).then(|| self.keep_until(ttl, sent_ms)).flatten();
                 self.near.settle(*filling, &Ok(form.of(frame)), keep_until, None);
             }
+            Expected::RowFill(filling, form) => {
+                let (outcome, keep_until) = match frame::elements(frame).as_deref() {
+                    Some([ttl, reply]) => match frame::integer(ttl).unwrap_or(i64::MIN) {
+                        -2 => (Err(Failure::Absent), None),
+                        ttl => (
+                            Ok(form.of(reply)),
+                            self.keep_until(ttl, sent_ms).filter(|_| !frame::is_error(reply)),
+                        ),
+                    },
+                    _ => (Ok(frame.into()), None),
+                };
+                self.near.settle(*filling, &outcome, keep_until, None);
+            }
             Expected::Fills(fillings, form, command) => {
                 let ttls = std::mem::take(&mut self.ttls);
                 let replies = frame::elements(frame).filter(|replies| replies.len() == fillings.len());
@@ -185,7 +218,9 @@ impl Settling<'_> {
             Expected::Elements(tickets, _) => {
                 tickets.into_iter().for_each(|ticket| ticket.fulfil(outcome.clone()));
             }
-            Expected::Fill(filling, _) => self.near.settle(*filling, &outcome, None, None),
+            Expected::Fill(filling, _) | Expected::RowFill(filling, _) => {
+                self.near.settle(*filling, &outcome, None, None)
+            }
             Expected::Fills(fillings, ..) => {
                 for filling in fillings {
                     self.near.settle(filling, &outcome, None, None);

@@ -2,6 +2,8 @@
 //!
 //! Resumable and without recursion: what a nested reply needs is a count of elements to come, not a stack.
 
+use std::borrow::Cow;
+
 use memchr::memchr;
 
 use crate::types::number::parse_i64;
@@ -153,6 +155,16 @@ pub fn text(frame: &[u8]) -> Option<&[u8]> {
         b'+' => frame[1..head].strip_suffix(b"\r\n"),
         b'$' if length_of(frame, head).ok()? >= 0 => frame[head..].strip_suffix(b"\r\n"),
         _ => None,
+    }
+}
+
+/// The reply that a script of ours passes on: what it returned from that place on, which is nothing for a null, as a script's
+/// array ends there, and for a number that Lua cannot hold exactly, that and its digits.
+pub fn scripted<'r>(returned: &[&'r [u8]]) -> Cow<'r, [u8]> {
+    match returned {
+        [] => Cow::Borrowed(b"_\r\n"),
+        [_, digits] if let Some(digits) = text(digits) => Cow::Owned([b":", digits, b"\r\n"].concat()),
+        [reply, ..] => Cow::Borrowed(reply),
     }
 }
 

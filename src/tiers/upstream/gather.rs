@@ -15,6 +15,8 @@ pub enum Failure {
     Lost,
     /// The same, because it took too long.
     TimedOut,
+    /// The key is not there, and may be a row that is to be loaded.
+    Absent,
 }
 
 /// A reply, or why there is none.

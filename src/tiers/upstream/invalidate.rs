@@ -47,8 +47,12 @@ async fn pages(upstream: &Upstream, dedicated: &mut Dedicated, pattern: &[u8]) -
         let [next, keys] = parts[..] else {
             return Err("ERR upstream's reply to SCAN makes no sense".to_owned());
         };
-        let keys: Vec<&[u8]> =
-            frame::elements(keys).unwrap_or_default().into_iter().filter_map(frame::text).collect();
+        let keys: Vec<&[u8]> = frame::elements(keys)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(frame::text)
+            .filter(is_data)
+            .collect();
         // A node of a cluster takes together only what is of one slot.
         let most = if upstream.cluster.is_some() { 1 } else { keys.len().max(1) };
         for keys in keys.chunks(most) {
@@ -64,6 +68,11 @@ async fn pages(upstream: &Upstream, dedicated: &mut Dedicated, pattern: &[u8]) -
             return Ok(removed);
         }
     }
+}
+
+/// Whether a key is not one of those that hosts agree by, as on the journal.
+fn is_data(key: &&[u8]) -> bool {
+    !key.starts_with(b"anteroom:{")
 }
 
 async fn ask(upstream: &Upstream, dedicated: &mut Dedicated, words: &[&[u8]]) -> Result<Box<[u8]>, String> {

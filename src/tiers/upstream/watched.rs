@@ -132,6 +132,36 @@ impl Watched {
     }
 }
 
+impl Watched {
+    /// Has somebody talk with upstream by the connection, which is clean afterwards; else an error to reply.
+    pub async fn with(
+        self,
+        upstream: &Arc<Upstream>,
+        db: usize,
+        resp3: bool,
+        talk: impl AsyncFnOnce(&mut Dedicated) -> std::io::Result<Vec<u8>>,
+    ) -> Result<Vec<u8>, Vec<u8>> {
+        let mut state = self.0.lock().await;
+        let (mut dedicated, pool) = match std::mem::replace(&mut *state, State::Lost) {
+            State::Open(dedicated, pool) => (dedicated, pool),
+            State::Lost => {
+                return Err(
+                    b"-UPSTREAMDOWN the connection that watched keys is lost: nothing was run\r\n".to_vec()
+                );
+            }
+            State::New => {
+                let pool = upstream.pool(None).map_err(|error| unreachable(&error))?;
+                (pool.take(resp3, db).await.map_err(|error| unreachable(&error))?, pool)
+            }
+        };
+        dedicated.select(db).await.map_err(|error| unreachable(&error))?;
+        let reply = talk(&mut dedicated).await.map_err(|error| lost(&error))?;
+        pool.give_back(dedicated);
+        *state = State::New;
+        Ok(reply)
+    }
+}
+
 async fn taken(
     pool: Result<Arc<Pool>, ConnectError>,
     call: &Call,

@@ -5,7 +5,7 @@ mod cluster;
 mod cluster_hazards;
 mod coherence;
 mod failure;
-mod forwarding;
+pub mod forwarding;
 mod leased_limits;
 mod limit_scripts;
 mod near_cache;

@@ -10,7 +10,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::classify::{failure, text_of};
 use super::tls::{self, Verify};
-use crate::config::database::DatabaseConfig;
+use crate::config::database::{DatabaseConfig, JournalPlace};
 use crate::tiers::database::store::{Failure, SetupError};
 
 /// Between two attempts to connect.
@@ -37,7 +37,9 @@ struct Inner {
 impl Connections {
     pub(super) fn new(section: &DatabaseConfig) -> Result<Self, SetupError> {
         let (config, tls) = address(section).map_err(SetupError::Address)?;
-        let mut nonce = String::from("anteroom-");
+        // Hosts that flush for each other begin with the same name.
+        let group = (section.journal == JournalPlace::Upstream).then(|| format!("{}/", section.journal_name));
+        let mut nonce = format!("{}anteroom-", group.unwrap_or_default());
         nonce.extend(std::iter::repeat_with(fastrand::alphanumeric).take(16));
         let settings = settings(section.statement_timeout.0, &nonce, "SESSION");
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };

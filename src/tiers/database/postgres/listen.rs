@@ -111,6 +111,11 @@ fn tell(payload: &str, own: &str, rules: &Rules, tables: Option<&[Table]>, liste
     if message.o == own {
         return;
     }
+    let group = |origin: &str| origin.split_once('/').map(|(group, _)| group.to_owned());
+    if group(own).is_some() && group(&message.o) == group(own) {
+        listener(Notification::Flushed { table: message.t });
+        return;
+    }
     let of_table = || rules.all().iter().enumerate().filter(|(_, rule)| rule.table() == message.t);
     let Some(key) = &message.k else {
         listener(Notification::TableChanged { table: message.t });

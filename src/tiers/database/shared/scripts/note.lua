@@ -1,0 +1,2 @@
+redis.call('SET',note,table.concat(was))
+return 0

@@ -1,0 +1,3 @@
+local was=redis.call('GET',note) or ''
+redis.call('DEL',note)
+local reply,exact=0
