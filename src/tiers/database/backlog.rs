@@ -7,6 +7,7 @@
 //! - A key is here exactly as long as its latest state is not in the database: so it is pinned, and its state is found.
 //! - A single change of a key that waits already takes the place of the state that waits (not once a batch has it), or is
 //!   put on top of it if it is of single columns: a hot key costs one state, however often it is written.
+//! - Where records come in another order than that of their versions, the newer state wins; such states are whole.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -169,6 +170,10 @@ impl Backlog {
         {
             record.sequences.push(sequence);
             let waiting = &mut record.changes[latest.index];
+            if change.version < waiting.version {
+                // Taken over from a host that is gone: what waits is newer.
+                return false;
+            }
             let before = std::mem::replace(&mut waiting.state, RowState::Absent);
             let later = std::mem::replace(&mut change.state, RowState::Absent);
             (waiting.rule, waiting.version, waiting.state) =
@@ -346,9 +351,11 @@ impl Backlog {
                 let place = match places.get(&*change.key) {
                     Some(place) => {
                         let earlier = &mut changes[*place];
-                        let before = std::mem::replace(&mut earlier.state, RowState::Absent);
-                        earlier.state = before.then(change.state.clone());
-                        earlier.version = change.version;
+                        if change.version >= earlier.version {
+                            let before = std::mem::replace(&mut earlier.state, RowState::Absent);
+                            earlier.state = before.then(change.state.clone());
+                            earlier.version = change.version;
+                        }
                         *place
                     }
                     None => {
@@ -469,6 +476,19 @@ mod tests {
         assert_eq!(backlog.finish(&slots, |_| ()), [4]);
         assert!(!backlog.contains(b"a"));
         assert_eq!((backlog.depth(), backlog.done(), backlog.under_way()), (0, 2, 0));
+    }
+
+    /// As when a host takes over what another had accepted before.
+    #[test]
+    fn an_older_state_that_comes_later_does_not_win() {
+        let mut backlog = Backlog::with_lines(vec![0]);
+        backlog.push(1, smallvec![change("a", 5)], 9);
+        backlog.push(2, smallvec![change("a", 4)], 9);
+        backlog.push(3, smallvec![change("b", 7), change("c", 7)], 9);
+        backlog.push(4, smallvec![change("c", 6), change("b", 6)], 9);
+        let (batch, slots) = backlog.take(ALL).unwrap().split();
+        assert_eq!(batch.changes, [change("a", 5), change("b", 7), change("c", 7)]);
+        assert_eq!(backlog.finish(&slots, |_| ()), [1, 2, 3, 4]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Link, flush, start};
 use crate::harness::Server;
 use crate::postgres::Postgres;
 
-const WRITERS: u64 = 8;
+pub const WRITERS: u64 = 8;
 /// Keys of each writer, by rule.
 const KEYS: u64 = 4;
 /// Each operation of this number deletes.
@@ -16,7 +16,7 @@ const DELETES: u64 = 7;
 
 /// What is known of one place in the database: operations are numbered, and their numbers are the values.
 #[derive(Debug, Default, Clone, Copy)]
-struct Known {
+pub struct Known {
     acknowledged: u64,
     sent: u64,
 }
@@ -39,10 +39,10 @@ impl Known {
 }
 
 /// By place, as `table/row/column`.
-type Places = HashMap<String, Known>;
+pub type Places = HashMap<String, Known>;
 
 /// Writes until the server is gone; returns the number of acknowledged writes.
-fn write(server: &Server, writer: u64, places: &mut Places, round: u64) -> u64 {
+pub fn write(server: &Server, writer: u64, places: &mut Places, round: u64) -> u64 {
     let Some(mut link) = Link::new(server) else { return 0 };
     let mut total = 0;
     for turn in round * 3.. {
@@ -112,7 +112,7 @@ fn write(server: &Server, writer: u64, places: &mut Places, round: u64) -> u64 {
 }
 
 /// Holds what the tables have, after a flush, against what is known; then the same through the server.
-fn check(postgres: &Postgres, server: &Server, places: &[Places], rounds: &str) {
+pub fn check(postgres: &Postgres, server: &Server, places: &[Places], rounds: &str) {
     let mut rows: HashMap<String, u64> = HashMap::new();
     for (table, sql) in [
         ("users", "SELECT id, a, b FROM users"),

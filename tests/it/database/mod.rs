@@ -1,7 +1,7 @@
 //! The database tier end to end: the real binary with a real Postgres behind it, killed and broken in many ways.
 
 mod coherence;
-mod crash;
+pub mod crash;
 mod damage;
 mod lifetime;
 mod loading;

@@ -1,7 +1,10 @@
 //! Rows of a Postgres behind the Redis that hosts have as their upstream: the journal is there, and any host flushes what
 //! another has accepted.
 
+mod hosts;
+mod outage;
 mod replies;
+mod rows;
 
 use crate::database::{RULES, TABLES};
 use crate::harness::{Client, Server};

@@ -12,13 +12,13 @@ use crate::tiers::upstream::{Backoff, Dedicated, elements, integer, text};
 use crate::types::number::parse_i64;
 
 /// For so long a host counts as living that has given no sign.
-pub(super) const LIFE: Duration = Duration::from_secs(5);
+pub(super) const LIFE: Duration = Duration::from_secs(2);
 /// So often it gives one.
-const SIGN: Duration = Duration::from_secs(1);
+const SIGN: Duration = Duration::from_millis(400);
 /// So often something is looked at that nobody tells of.
 const TICK: Duration = Duration::from_millis(100);
 /// So often it is looked whether a host is gone.
-const INHERIT: Duration = Duration::from_secs(2);
+const INHERIT: Duration = Duration::from_secs(1);
 /// Entries told of at a time.
 const MOST_TOLD: usize = 1000;
 

@@ -35,6 +35,8 @@ impl Shared {
                 let counters = &self.backend.counters;
                 let counter = if result.is_ok() { &counters.loads } else { &counters.failed_loads };
                 upstream::count(counter);
+                // Who looks again must not find this one, which its landing may outlive for a moment.
+                self.flights.void(loading.key());
                 loading.land(result);
             });
         }
