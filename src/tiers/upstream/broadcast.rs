@@ -55,7 +55,7 @@ impl Broadcast {
                 Err(error) => {
                     tracing::warn!("upstream does not tell of all changes: {error}");
                     self.near.tell_missed();
-                    tokio::time::sleep(backoff.next()).await;
+                    tokio::time::sleep(backoff.pause()).await;
                 }
             }
         }

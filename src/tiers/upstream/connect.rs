@@ -156,7 +156,7 @@ pub struct Backoff(u32);
 
 impl Backoff {
     /// The next wait.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let most = (50_u64 << self.0.min(5)).min(1000);
         self.0 += 1;
         Duration::from_millis(most / 2 + fastrand::u64(0..=most / 2))

@@ -263,7 +263,7 @@ impl Link {
                     self.give_up(&error.to_string());
                 }
             }
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 

@@ -17,6 +17,9 @@ pub struct Entry {
     keys: Vec<Key>,
 }
 
+/// An entry by its id; none if it was deleted meanwhile.
+pub type Listed = (Box<[u8]>, Option<Entry>);
+
 /// A key, and what it held.
 #[derive(Debug)]
 struct Key {
@@ -26,13 +29,13 @@ struct Key {
     dump: Vec<u8>,
 }
 
-/// The entries of a page of the stream, `[[id, [field, value, …]], …]`, by their ids. One that was deleted meanwhile has no
-/// fields. `None` if the page is none.
-pub fn read_page(page: &[u8]) -> Option<Vec<(Box<[u8]>, Option<Entry>)>> {
+/// The entries of a page of the stream, `[[id, [field, value, …]], …]`; one that was deleted has no fields. `None` if it is no
+/// page.
+pub fn read_page(page: &[u8]) -> Option<Vec<Listed>> {
     elements(page)?.into_iter().map(read).collect()
 }
 
-fn read(frame: &[u8]) -> Option<(Box<[u8]>, Option<Entry>)> {
+fn read(frame: &[u8]) -> Option<Listed> {
     let parts = elements(frame)?;
     let [id, fields] = parts[..] else { return None };
     let fields: Option<Vec<&[u8]>> =

@@ -150,8 +150,8 @@ impl Shared {
                 return Err(Failure::Transient("upstream's reply to SCAN makes no sense".to_owned()));
             };
             let keys = elements(keys).unwrap_or_default().into_iter().filter_map(text);
-            let row = |key: &'_ [u8]| key.strip_prefix(self.names.lease.as_bytes()).unwrap_or(key).into();
-            let keys: Vec<Box<[u8]>> = keys.map(row).filter(|key: &Box<[u8]>| is_of(key)).collect();
+            let rows = keys.map(|key| key.strip_prefix(self.names.lease.as_bytes()).unwrap_or(key));
+            let keys: Vec<Box<[u8]>> = rows.filter(|key| is_of(key)).map(Box::from).collect();
             if !keys.is_empty() {
                 self.forget(dedicated, &keys).await?;
             }

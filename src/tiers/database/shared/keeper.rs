@@ -37,7 +37,7 @@ impl Shared {
             if !std::mem::replace(&mut self.seen.lock().is_away, true) {
                 tracing::warn!(%error, "the journal upstream cannot be looked after");
             }
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 

@@ -159,7 +159,7 @@ impl Shared {
             return Err(ReplyError::new(format!("{REFUSED} one has waited for over {most:?}")));
         }
         let (bytes, most) = (self.bytes.load(Relaxed).max(0) as u64, config.journal_max_size.0);
-        if bytes >= most as u64 {
+        if bytes >= most {
             return Err(ReplyError::new(format!("{REFUSED} the journal has reached its {most} bytes")));
         }
         Ok(())

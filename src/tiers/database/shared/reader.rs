@@ -32,7 +32,7 @@ impl Shared {
                 Err(error) => Failure::Transient(error.to_string()),
             };
             tracing::debug!(%error, "the journal upstream is not read");
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 

@@ -70,7 +70,7 @@ pub async fn resend(
             }
             Redirection::Later => {
                 cluster.want_refresh();
-                let wait = backoff.next();
+                let wait = backoff.pause();
                 if tokio::time::Instant::now() + wait >= deadline {
                     return last;
                 }
