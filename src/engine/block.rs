@@ -10,12 +10,12 @@ use super::execute::Flow;
 use super::forward::is_silenced;
 use super::own_connection::own;
 use super::spread::{CROSS_SLOT, Keys, only_slot};
-use super::touch::{Touch, foreign_route, touch_of};
+use super::touch::{Touch, touch_of_queued};
 use super::worker::Worker;
 use crate::clients::Session;
 use crate::commands::spec::Run;
 use crate::commands::table::{COMMANDS, Command};
-use crate::protocol::{Args, Protocol, Reply, ReplyError};
+use crate::protocol::{Args, Protocol, Reply};
 use crate::tiers::upstream::{Again, Call, Expected, Form, Rewrite, Target, Upstream, Writing, encode};
 
 impl Worker {
@@ -48,11 +48,7 @@ impl Worker {
             forms.push(
                 command.and_then(rewriting).map_or(Rewrite::Plain, |rewriting| rewriting.with(args.len())),
             );
-            let touch = match command {
-                Some(command) => touch_of(command, args),
-                None => foreign_route(upstream, args, ReplyError::SYNTAX)
-                    .map_or(Touch::Everything, |routed| routed.touch),
-            };
+            let touch = touch_of_queued(upstream, command, args);
             if upstream.cluster.is_some()
                 && let Touch::Reads(keys) | Touch::Writes(keys) = &touch
             {

@@ -48,8 +48,38 @@ impl Worker {
         let rewrite = routing.rewriting.filter(|_| !resp3).map(|rewriting| rewriting.with(args.len()));
         let request =
             Request { db: session.db, command: command.index, args, key_at, has_rest: true, resp3, hash };
+        if self.is_shared_row(session.db, args.at(key_at)) {
+            // What is missing may have to be loaded first.
+            let is_kept = self.hit(upstream, session, &request, out);
+            if is_kept {
+                self.measure(&session.client, command, args, begin);
+            }
+            return is_kept;
+        }
         self.read(upstream, session, &request, rewrite, out);
         self.measure(&session.client, command, args, begin);
+        true
+    }
+
+    /// Answers a read if its reply is kept, and says so.
+    pub(super) fn hit(
+        &mut self,
+        upstream: &Upstream,
+        session: &mut Session,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let (now, mark) = (crate::clock::steady_ms(self.ticks), out.len());
+        let reads = self.reads_of(session, std::iter::once(request.args.at(request.key_at)));
+        if let Found::Nothing = upstream.near.find(request, now, out) {
+            return false;
+        }
+        if let Some(reads) = reads {
+            reads.note();
+        }
+        if is_silenced(session) {
+            out.truncate(mark);
+        }
         true
     }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::execute::Flow;
 use super::forward::is_silenced;
 use super::pending::Pending;
-use super::rows::target;
+use super::rows::{selects, target};
 use super::shared_rows::{
     Absence, MOST_TRIES, Row, Said, encode_script, is_written, load, merge, nonsense, overtaken, plain_error,
     rows_of, said, takes_journal,
 };
-use super::touch::{Touch, foreign_route, touch_of};
+use super::touch::{Touch, touch_of_queued};
 use super::tracked::Reads;
 use super::worker::Worker;
 use crate::clients::{Session, Transaction};
@@ -21,7 +21,6 @@ use crate::tiers::database::shared::{GUARD, JOURNAL, NOTE, Shared};
 use crate::tiers::local::DATABASE;
 use crate::tiers::upstream::{Dedicated, Upstream, Watched, elements, encode, is_error};
 use crate::types::hasher::hash_bytes;
-use crate::types::number::parse_i64;
 
 /// What is to run.
 pub(super) enum Commands {
@@ -77,11 +76,7 @@ impl Worker {
         for (command, args) in &transaction.forwarded {
             let (command, args) = (command.map(|index| COMMANDS.at(index)), args.as_args());
             encode(args.iter(), &mut requests);
-            let touch = match command {
-                Some(command) => touch_of(command, args),
-                None => foreign_route(upstream, args, ReplyError::SYNTAX)
-                    .map_or(Touch::Everything, |routed| routed.touch),
-            };
+            let touch = touch_of_queued(upstream, command, args);
             is_emptied |= takes_journal(command, db, args);
             let databases = [Some(db), command.and_then(|command| target(command, args))];
             if databases.contains(&Some(DATABASE)) {
@@ -98,10 +93,8 @@ impl Worker {
                 Touch::Everything => writes_all = true,
                 Touch::Nothing => {}
             }
-            if command.is_some_and(|command| command.spec.name == "select") {
-                db = parse_i64(args.at(1)).and_then(|db| usize::try_from(db).ok()).unwrap_or(db);
-                is_elsewhere |= db != DATABASE;
-            }
+            db = command.and_then(|command| selects(command, args)).unwrap_or(db);
+            is_elsewhere |= db != DATABASE;
         }
         let refusal = if is_emptied {
             "ERR in a transaction, database 0 cannot be emptied: the journal is in it"

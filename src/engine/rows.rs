@@ -239,7 +239,7 @@ pub(super) fn keys_of<'c>(db: usize, requests: impl Iterator<Item = (&'c Command
 }
 
 /// The database that a request has those behind it look at.
-fn selects(command: &Command, args: Args<'_>) -> Option<usize> {
+pub(super) fn selects(command: &Command, args: Args<'_>) -> Option<usize> {
     if command.spec.name == "select" { number(args.get(1)?) } else { None }
 }
 

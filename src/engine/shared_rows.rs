@@ -25,10 +25,11 @@ use crate::commands::table::Command;
 use crate::protocol::{Args, OwnedArgs, Protocol, Reply, ReplyError};
 use crate::tiers::database::install::Brought;
 use crate::tiers::database::shared::{GUARD, Shared, WRITE};
+use crate::tiers::database::store::Failure as LoadFailure;
 use crate::tiers::local::DATABASE;
 use crate::tiers::upstream::{
-    self, Expected, Failure, Form, Found, Gather, Miss, Outcome, Request, Upstream, Watched, Writing,
-    elements, encode, integer, is_error, now_ms,
+    self, Expected, Failure, Form, Gather, Miss, Outcome, Request, Upstream, Watched, Writing, elements,
+    encode, integer, is_error, now_ms,
 };
 use crate::types::hasher::hash_bytes;
 use crate::types::number::parse_i64;
@@ -170,7 +171,7 @@ pub(super) fn plain_error(error: &[u8]) -> Vec<u8> {
 }
 
 /// What a client is told whose row cannot be loaded.
-pub(super) fn cannot_load(error: &crate::tiers::database::store::Failure) -> Vec<u8> {
+pub(super) fn cannot_load(error: &LoadFailure) -> Vec<u8> {
     encoded(&ReplyError::new(format!("DBERR cannot load the row: {error}")))
 }
 
@@ -282,7 +283,6 @@ impl Worker {
             Some(rewrite) if session.protocol == Protocol::Resp2 && !is_plain => Form::Resp2(rewrite),
             _ => Form::Raw,
         };
-        let (reads, is_silent) = (self.reads_touched(session, &routed.touch), is_silenced(session));
         let is_write = matches!(routed.touch, Touch::Writes(_));
         let writes: Vec<Box<[u8]>> = match &routed.touch {
             Touch::Writes(keys) => keys.iter().map(|(_, key)| key.clone()).collect(),
@@ -302,47 +302,37 @@ impl Worker {
                 resp3: session.protocol == Protocol::Resp3,
                 is_watching: false,
             };
-            return block.flow(Watched::default(), reads, is_silent);
+            return block.flow(Watched::default(), None, is_silenced(session));
         }
         if is_write && is_blind(&rows) {
+            let is_silent = is_silenced(session);
             let batch = self.batch(is_plain);
             let (ticket, place) = batch.gather.ticket();
-            batch.places.push(Place {
-                at: out.len(),
-                what: Awaited::One { place, is_write },
-                is_silent,
-                reads,
-            });
+            let what = Awaited::One { place, is_write };
+            batch.places.push(Place { at: out.len(), what, is_silent, reads: None });
             let form = Form::Journaled(shared.size().clone(), Box::new(form));
             let expected = [Expected::Answer(ticket, form, writing(upstream, &writes))];
             batch.add(upstream, session.db, expected, |to| encode_write(shared, &rows, is_plain, args, to));
             return Flow::Next;
         }
-        if !is_write
-            && session.watched_upstream.is_none()
-            && let Some(request) = kept_read(session, routed, is_plain, args)
+        let kept = kept_read(session, routed, is_plain, args).filter(|_| session.watched_upstream.is_none());
+        if let Some(request) = &kept
+            && self.hit(upstream, session, request, out)
         {
-            let mark = out.len();
-            let now = crate::clock::steady_ms(self.ticks);
-            if let Found::Reply { .. } = upstream.near.find(&request, now, out) {
-                if let Some(reads) = reads {
-                    reads.note();
-                }
-                if is_silent {
-                    out.truncate(mark);
-                }
-                return Flow::Next;
-            }
+            return Flow::Next;
         }
-        let kept = kept_read(session, routed, is_plain, args)
-            .filter(|_| !is_write && session.watched_upstream.is_none())
-            .map(|request| Kept { command: request.command, key_at: request.key_at, resp3: request.resp3 });
+        let (reads, is_silent) = (self.reads_touched(session, &routed.touch), is_silenced(session));
+        let kept = kept.map(|request| Kept {
+            command: request.command,
+            key_at: request.key_at,
+            resp3: request.resp3,
+        });
         let call =
             Call { shared, upstream: upstream.clone(), rows, args: args.to_owned(), form, is_plain, writes };
         let mut pending = Pending::reply(Box::pin(async move {
             let reply = if is_write { call.write().await } else { call.read(kept).await };
             if let Some(reads) = reads {
-                reads.tell_at_once();
+                reads.note();
             }
             reply
         }));
@@ -694,11 +684,7 @@ async fn bring(shared: &'static Shared, upstream: &Arc<Upstream>, rows: &[Row]) 
     Err(overtaken())
 }
 
-async fn load_one(
-    shared: &'static Shared,
-    rule: usize,
-    key: Box<[u8]>,
-) -> Result<Brought, crate::tiers::database::store::Failure> {
+async fn load_one(shared: &'static Shared, rule: usize, key: Box<[u8]>) -> Result<Brought, LoadFailure> {
     shared.load(rule, &key).await
 }
 

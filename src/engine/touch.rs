@@ -59,6 +59,16 @@ pub(super) fn touch_of(command: &Command, args: Args<'_>) -> Touch {
     touching(&found.iter().map(|(index, _)| *index).collect::<Vec<_>>(), changes, args)
 }
 
+/// What a queued request does to keys; one of a command that has no row is known already.
+pub(super) fn touch_of_queued(upstream: &Upstream, command: Option<&Command>, args: Args<'_>) -> Touch {
+    match command {
+        Some(command) => touch_of(command, args),
+        None => {
+            foreign_route(upstream, args, ReplyError::SYNTAX).map_or(Touch::Everything, |routed| routed.touch)
+        }
+    }
+}
+
 fn touching(indices: &[usize], changes: bool, args: Args<'_>) -> Touch {
     let key = |index: &usize| args.get(*index).map(|key| (hash_bytes(key), Box::from(key)));
     let keys: SmallVec<[(u64, Box<[u8]>); 1]> = indices.iter().filter_map(key).collect();

@@ -119,7 +119,7 @@ fn a_database_that_does_not_fit_its_rules_is_refused_at_start() {
         ("url = \"postgres://nobody@127.0.0.1:1/x\"\n", "the database is not available: "),
         (
             "url = \"sqlite:a.db\"\njournal = \"upstream\"\n",
-            "database.journal: the upstream cannot hold the journal",
+            "database.journal: there is no upstream that could hold it",
         ),
     ] {
         let path = dir.join("a.toml");

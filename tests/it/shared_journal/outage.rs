@@ -107,3 +107,34 @@ fn what_is_refused_holds_up_nothing_else() {
     drop(hosts.hosts);
     wait_for(|| hosts.postgres.sql("SELECT count(*) FROM anteroom_entries") == ["1"]);
 }
+
+/// A Redis that may evict any key may evict the journal: no write is taken that could be lost so.
+#[test]
+fn a_journal_that_may_be_evicted_takes_nothing() {
+    let hosts = Hosts::start(1, "flush-interval = \"10ms\"");
+    let (mut client, mut redis) = (hosts.hosts[0].client(), hosts.redis.client());
+    assert_eq!(client.run("SET note:n:1 x"), "+OK\r\n");
+    redis.run("CONFIG SET maxmemory-policy allkeys-lru");
+    redis.run("CONFIG SET maxmemory 1gb");
+    wait_for(|| client.run("SET note:n:2 x").starts_with("-IOERR the write is refused: upstream may evict"));
+    assert!(
+        client.run("DB.STATUS").contains("upstream may evict the journal (maxmemory-policy allkeys-lru)")
+    );
+    assert_eq!(client.run("SET other x"), "+OK\r\n");
+    redis.run("CONFIG SET maxmemory-policy volatile-lru");
+    wait_for(|| client.run("SET note:n:2 x") == "+OK\r\n");
+    // Where it has no memory left, and evicts nothing, nothing of a write is done.
+    redis.run("CONFIG SET maxmemory-policy noeviction");
+    redis.run("CONFIG SET maxmemory 1");
+    for command in ["SET note:n:3 x", "DEL note:n:1", "EVAL return{redis.call('del',KEYS[1])} 1 note:n:1"] {
+        let reply = client.run(command);
+        assert!(
+            reply.contains("OOM command not allowed when used memory > 'maxmemory'."),
+            "{command}: {reply}"
+        );
+    }
+    redis.run("CONFIG SET maxmemory 0");
+    assert_eq!(client.run("GET note:n:1"), bulk("x"));
+    flush(&hosts.hosts[0]);
+    assert_eq!(hosts.postgres.sql("SELECT title FROM notes ORDER BY 1"), ["1", "2"]);
+}

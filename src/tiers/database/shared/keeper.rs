@@ -44,6 +44,9 @@ impl Shared {
     async fn keep_by(&'static self, dedicated: &mut Dedicated, backoff: &mut Backoff) -> Failure {
         let mut signed: Option<Instant> = None;
         let mut inherited = clock::monotonic();
+        if let Err(failure) = self.look_for_hazards(dedicated).await {
+            return failure;
+        }
         loop {
             let now = clock::monotonic();
             let is_due = signed.is_none_or(|at| now - at >= SIGN);
@@ -56,13 +59,35 @@ impl Shared {
             }
             if now - inherited >= INHERIT && self.backend.readiness.is_ready() {
                 inherited = now;
-                if let Err(failure) = self.inherit(dedicated).await {
+                let inherited = self.inherit(dedicated).await;
+                let looked = self.look_for_hazards(dedicated).await;
+                if let Err(failure) = inherited.and(looked) {
                     return failure;
                 }
             }
             // The timeout is the tick.
             drop(tokio::time::timeout(TICK, self.wake.notified()).await);
         }
+    }
+
+    /// A Redis that evicts whatever it likes may evict the journal.
+    async fn look_for_hazards(&self, dedicated: &mut Dedicated) -> Result<(), Failure> {
+        let replies = ask(dedicated, &[&[b"INFO", b"memory"]]).await?;
+        let info = String::from_utf8_lossy(text(&replies[0]).unwrap_or_default()).into_owned();
+        let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let policy = of("maxmemory_policy").filter(|policy| policy.starts_with("allkeys"));
+        let hazard = policy.filter(|_| of("maxmemory").is_some_and(|limit| limit.trim() != "0")).map(|policy| {
+            format!("upstream may evict the journal (maxmemory-policy {policy}): use noeviction or one of volatile-*")
+        });
+        let mut before = self.hazard.lock();
+        if *before != hazard {
+            match &hazard {
+                Some(hazard) => tracing::error!("writes under rules of the database are refused: {hazard}"),
+                None => tracing::info!("upstream keeps the journal again"),
+            }
+        }
+        *before = hazard;
+        Ok(())
     }
 
     /// Tells what is to be told, and looks.

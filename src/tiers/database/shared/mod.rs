@@ -65,6 +65,8 @@ pub struct Shared {
     bytes: Arc<AtomicI64>,
     seen: Mutex<Seen>,
     is_overdue: AtomicBool,
+    /// How upstream may lose the journal by itself, if so.
+    hazard: Mutex<Option<String>>,
     following: Mutex<Following>,
 }
 
@@ -138,6 +140,7 @@ impl Shared {
             bytes: Arc::default(),
             seen: Mutex::default(),
             is_overdue: AtomicBool::new(false),
+            hazard: Mutex::default(),
             following: Mutex::default(),
         })
     }
@@ -150,9 +153,12 @@ impl Shared {
     /// Whether the journal takes more: to be asked before anything is sent.
     ///
     /// # Errors
-    /// It is full, or what it holds has waited for too long.
+    /// It is full, or what it holds has waited for too long, or it is not safe there.
     pub fn admit(&self) -> Result<(), ReplyError> {
         const REFUSED: &str = "BUSY the write is refused, the database has not taken those before it:";
+        if let Some(hazard) = &*self.hazard.lock() {
+            return Err(ReplyError::new(format!("IOERR the write is refused: {hazard}")));
+        }
         let config = &self.backend.config;
         if self.is_overdue.load(Relaxed) {
             let most = config.journal_max_age.0;
@@ -205,7 +211,9 @@ impl Shared {
         let trouble = if seen.is_away {
             Some("upstream, which has it, is away".to_owned())
         } else {
-            unreadable.map(|key| format!("no rule of this host writes {key}, which is in it"))
+            let unreadable =
+                unreadable.map(|key| format!("no rule of this host writes {key}, which is in it"));
+            self.hazard.lock().clone().or(unreadable)
         };
         Status { is_away: self.backend.is_away(), trouble, figures }
     }
