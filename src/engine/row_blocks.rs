@@ -6,11 +6,9 @@ use std::sync::Arc;
 use super::execute::Flow;
 use super::forward::is_silenced;
 use super::pending::Pending;
+use super::row_keys::{Absence, Row, is_written, rows_of, takes_journal, unique};
+use super::row_scripts::{MOST_TRIES, Said, encode_script, load, nonsense, overtaken, plain_error, said};
 use super::rows::{selects, target};
-use super::shared_rows::{
-    Absence, MOST_TRIES, Row, Said, encode_script, is_written, load, merge, nonsense, overtaken, plain_error,
-    rows_of, said, takes_journal,
-};
 use super::touch::{Touch, touch_of_queued};
 use super::tracked::Reads;
 use super::worker::Worker;
@@ -82,7 +80,7 @@ impl Worker {
             if databases.contains(&Some(DATABASE)) {
                 let touched = rows_of(shared, command, &touch, args);
                 is_elsewhere |= !touched.is_empty() && databases.iter().flatten().any(|db| *db != DATABASE);
-                touched.into_iter().for_each(|row| merge(&mut rows, row));
+                rows.extend(touched);
             }
             match touch {
                 Touch::Reads(keys) => {
@@ -96,6 +94,7 @@ impl Worker {
             db = command.and_then(|command| selects(command, args)).unwrap_or(db);
             is_elsewhere |= db != DATABASE;
         }
+        let rows = unique(rows);
         let refusal = if is_emptied {
             "ERR in a transaction, database 0 cannot be emptied: the journal is in it"
         } else if rows.is_empty() {

@@ -239,3 +239,20 @@ fn absent_rows_are_remembered_and_read_through_rules_write_nothing() {
     sql("UPDATE notes SET body = 'newer'");
     wait_for(|| client.run("GET ro:a:b") == bulk("newer"));
 }
+
+/// More rows than a script can be given arguments, or an entry fields.
+#[test]
+fn a_command_on_very_many_rows_is_one() {
+    const ROWS: usize = 20_000;
+    let hosts = Hosts::start(1, "flush-interval = \"1h\"");
+    let mut client = hosts.hosts[0].client();
+    let pairs: String = (0..ROWS).map(|number| format!(" note:m:{number} {number}")).collect();
+    assert_eq!(client.run(&format!("MSET{pairs}")), "+OK\r\n");
+    assert_eq!(hosts.redis.client().run("XLEN anteroom:{journal}:stream"), ":1\r\n");
+    flush(&hosts.hosts[0]);
+    assert_eq!(hosts.postgres.sql("SELECT count(*) FROM notes WHERE title = body"), [ROWS.to_string()]);
+    let keys: String = (0..ROWS).map(|number| format!(" note:m:{number}")).collect();
+    assert_eq!(client.run(&format!("DEL{keys} note:m:none")), format!(":{ROWS}\r\n"));
+    flush(&hosts.hosts[0]);
+    assert_eq!(hosts.postgres.sql("SELECT count(*) FROM notes"), ["0"]);
+}
