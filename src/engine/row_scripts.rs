@@ -21,14 +21,12 @@ pub(super) const MOST_TRIES: usize = 16;
 
 /// Writes a call of one of the journal's scripts.
 pub(super) fn encode_script(shared: &Shared, script: &str, rows: &[Row], rest: &[&[u8]], to: &mut Vec<u8>) {
-    let names = shared.names.journal();
-    let count = (names.len() + rows.len()).to_string();
     let absence: Vec<u8> = rows.iter().map(|row| row.absence.mark()).collect();
     let guard: Vec<u8> = rows.iter().map(|row| if row.depends { b'g' } else { b'-' }).collect();
-    let mut words: Vec<&[u8]> = vec![b"EVAL", script.as_bytes(), count.as_bytes()];
-    words.extend(names.iter().map(|name| name.as_bytes()));
-    words.extend(rows.iter().map(|row| &*row.key));
+    let mut words: Vec<&[u8]> = vec![b"EVAL", script.as_bytes(), b"0"];
+    words.extend(shared.names.journal().iter().map(|name| name.as_bytes()));
     words.extend([&*absence, &guard, shared.names.lease.as_bytes()]);
+    words.extend(rows.iter().map(|row| &*row.key));
     words.extend(rest);
     encode(words.into_iter(), to);
 }

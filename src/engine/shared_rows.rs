@@ -29,7 +29,7 @@ use crate::tiers::local::DATABASE;
 use crate::tiers::upstream::{self, Expected, Form, Request, Upstream, Watched, encode, is_error};
 use crate::types::hasher::hash_bytes;
 
-/// A script takes no command of more arguments.
+/// A script takes no command of more arguments, unless it can run it in pieces: `DEL` and `UNLINK`.
 const MOST_ARGUMENTS: usize = 4000;
 
 impl Worker {
@@ -267,7 +267,7 @@ fn needs_block(command: Option<&Command>, args: Args<'_>) -> bool {
     command.spec.has(flag::NOSCRIPT)
         || matches!(command.spec.run, Run::Script(_))
         || command.spec.name == "bitfield"
-        || args.len() > MOST_ARGUMENTS
+        || args.len() > MOST_ARGUMENTS && !matches!(command.spec.name, "del" | "unlink")
 }
 
 fn kept_read<'a>(

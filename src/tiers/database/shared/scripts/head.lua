@@ -1,2 +1,2 @@
-local stream,version,bytes,pending,note=unpack(KEYS,1,5)
-local absence,guard,lease=ARGV[1],ARGV[2],ARGV[3]
+local stream,version,bytes,pending,note,absence,guard,lease=unpack(ARGV,1,8)
+local n=#absence

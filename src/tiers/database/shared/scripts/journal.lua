@@ -1,8 +1,8 @@
 local t=redis.call('TIME')
 local ms=tonumber(t[1])*1000+math.floor(tonumber(t[2])/1000)
 local entry,states,size={},{},0
-for i=6,#KEYS do
-  local k,a=KEYS[i],string.sub(absence,i-5,i-5)
+for i=1,n do
+  local k,a=ARGV[8+i],string.sub(absence,i,i)
   if a~='-' then
     local d=redis.call('DUMP',k)
     if d then
@@ -10,7 +10,7 @@ for i=6,#KEYS do
       entry[#entry+1]=k entry[#entry+1]=redis.call('TYPE',k).ok
       entry[#entry+1]=x>=0 and string.format('%.0f',ms+x) or '0' entry[#entry+1]=d
       states[#states+1]={k,'p'} size=size+#k+#d
-    elseif a=='m' and string.sub(was,i-5,i-5)=='1' then
+    elseif a=='m' and string.sub(was,i,i)=='1' then
       entry[#entry+1]=k entry[#entry+1]='none' entry[#entry+1]='0' entry[#entry+1]=''
       states[#states+1]={k,'d'} size=size+#k
     end

@@ -11,9 +11,11 @@
 
 use crate::tiers::upstream::Script;
 
-/// Runs a command and writes down what it leaves, if the rows that it depends on are at hand. Keys: those of
-/// [`Names::journal`](super::names::Names::journal), then the rows'; arguments: what absence means for each row, which must be
-/// at hand, what stands before leases, the protocol, and the command.
+/// Runs a command and writes down what it leaves, if the rows that it depends on are at hand. Arguments: the names of
+/// [`Names::journal`](super::names::Names::journal), what absence means for each row, which must be at hand, what stands
+/// before leases, the rows, the protocol, and the command.
+///
+/// Nothing of it is a key: of a client that is told of changes, Redis 7.0 notes all keys of a script anew for each read in it.
 pub const WRITE: &str = concat!(
     include_str!("head.lua"),
     include_str!("guard.lua"),
@@ -22,13 +24,13 @@ pub const WRITE: &str = concat!(
     include_str!("journal.lua")
 );
 
-/// Looks whether rows are at hand. Keys and arguments as of [`WRITE`].
+/// Looks whether rows are at hand. Arguments as of [`WRITE`], to the rows.
 pub const GUARD: &str = concat!(include_str!("head.lua"), include_str!("guard.lua"), "return {0,0,0}");
 
-/// Before the commands of a transaction: notes which rows are there. Keys and arguments as of [`WRITE`].
+/// Before the commands of a transaction: notes which rows are there. Arguments as of [`WRITE`], to the rows.
 pub const NOTE: &str = concat!(include_str!("head.lua"), include_str!("probe.lua"), include_str!("note.lua"));
 
-/// Behind them: writes down what they leave. Keys and arguments as of [`WRITE`].
+/// Behind them: writes down what they leave. Arguments as of [`WRITE`], to the rows.
 pub const JOURNAL: &str =
     concat!(include_str!("head.lua"), include_str!("noted.lua"), include_str!("journal.lua"));
 
