@@ -19,8 +19,8 @@ const SIGN: Duration = Duration::from_millis(400);
 const TICK: Duration = Duration::from_millis(100);
 /// So often it is looked whether a host is gone.
 const INHERIT: Duration = Duration::from_secs(1);
-/// Entries told of at a time.
-const MOST_TOLD: usize = 1000;
+/// So many keys of entries, and entries, are told of at a time, and the rest of the last entry.
+const MOST_TOLD: usize = 2000;
 
 impl Shared {
     /// Keeps for as long as the process lives.
@@ -116,7 +116,13 @@ impl Shared {
 
     fn take_finished(&self) -> Finished {
         let mut finished = self.finished.lock();
-        let some = finished.entries.len().min(MOST_TOLD);
+        let mut told = 0;
+        let some = finished.entries.iter().take_while(|ending| {
+            let is_room = told < MOST_TOLD;
+            told += 1 + ending.keys.len();
+            is_room
+        });
+        let some = some.count();
         let entries = finished.entries.drain(..some).collect();
         if !finished.entries.is_empty() {
             self.wake.notify_one();

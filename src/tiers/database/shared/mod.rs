@@ -76,6 +76,8 @@ struct Taken {
     next: u64,
     by_sequence: HashMap<u64, Ending>,
     ids: HashSet<Box<[u8]>, ahash::RandomState>,
+    /// What they weigh that are not in the database yet.
+    bytes: usize,
     /// Of those that it can do nothing with, the first one's key.
     unreadable: Option<String>,
 }
@@ -296,6 +298,7 @@ impl Shared {
         }
         let sequence = taken.next;
         taken.next += 1;
+        taken.bytes += size;
         taken.by_sequence.insert(sequence, ending);
         // Under the lock: the backlog's order is that of the sequences.
         self.backend.push(sequence, changes);
@@ -309,6 +312,7 @@ impl Journaled for Shared {
         let mut taken = self.taken.lock();
         let ended: Vec<Ending> =
             sequences.iter().filter_map(|sequence| taken.by_sequence.remove(sequence)).collect();
+        taken.bytes -= ended.iter().map(|ending| ending.size).sum::<usize>();
         drop(taken);
         self.finished.lock().entries.extend(ended);
         self.wake.notify_one();

@@ -1,5 +1,6 @@
 //! Reads the stream: each entry is one host's to bring to the database, its own for as long as it lives.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::entry::read_page;
@@ -9,10 +10,13 @@ use crate::tiers::database::store::Failure;
 use crate::tiers::local::DATABASE;
 use crate::tiers::upstream::{Backoff, Dedicated, elements, encode, is_error, text};
 
-/// Entries read at a time.
-const PAGE: &str = "500";
-/// A host takes no more while so many changes wait in its backlog: the others, or upstream, have them.
+/// Entries read at a time, at most,
+const PAGE: usize = 500;
+/// and about so many bytes.
+const PAGE_BYTES: usize = 4 << 20;
+/// A host takes no more while so many changes wait in its backlog, or so many bytes: the others, or upstream, have them.
 const MOST_TAKEN: usize = 10_000;
+const MOST_TAKEN_BYTES: usize = 64 << 20;
 /// How long upstream lets us wait for an entry.
 const BLOCK: &str = "1000";
 const PAUSE: Duration = Duration::from_millis(20);
@@ -44,16 +48,18 @@ impl Shared {
         backoff.reset();
         // What this host had been given, and may never have received.
         let mut from = b"0".to_vec();
+        let mut count = 1;
         loop {
-            if self.backend.depth().0 >= MOST_TAKEN {
+            let bytes = self.taken.lock().bytes;
+            if self.backend.depth().0 >= MOST_TAKEN || bytes >= MOST_TAKEN_BYTES {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            match self.read_page(dedicated, &from).await {
-                Ok(Some(last)) if from != b">" => from = last,
-                Ok(_) => from = b">".to_vec(),
+            let last = match self.read_page(dedicated, &from, &mut count).await {
+                Ok(last) => last,
                 Err(failure) => return failure,
-            }
+            };
+            from = last.filter(|_| from != b">").unwrap_or_else(|| b">".to_vec());
         }
     }
 
@@ -73,20 +79,22 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads a page from a place on; the last entry's, if there was any.
+    /// Reads a page of so many entries from a place on; the last one's place, if there was any. What they weigh says how many
+    /// the next page is to have.
     async fn read_page(
         &'static self,
         dedicated: &mut Dedicated,
         from: &[u8],
+        count: &mut usize,
     ) -> Result<Option<Vec<u8>>, Failure> {
-        let mut bytes = Vec::new();
+        let (mut bytes, number) = (Vec::new(), count.to_string());
         let words: [&[u8]; 11] = [
             b"XREADGROUP",
             b"GROUP",
             GROUP.as_bytes(),
             self.host.as_bytes(),
             b"COUNT",
-            PAGE.as_bytes(),
+            number.as_bytes(),
             b"BLOCK",
             BLOCK.as_bytes(),
             b"STREAMS",
@@ -106,10 +114,19 @@ impl Shared {
             .and_then(|page| read_page(page))
             .ok_or_else(|| Failure::Transient("upstream's reply to XREADGROUP makes no sense".to_owned()))?;
         let last = page.last().map(|(id, _)| id.to_vec());
+        let each = reply.len() / page.len().max(1) + 1;
+        // Slowly up, at once down.
+        *count = (PAGE_BYTES / each).clamp(1, PAGE.min(*count * 8));
         for (id, entry) in page {
             self.accept(id, entry);
         }
         Ok(last)
+    }
+
+    /// What an entry weighs, on the average.
+    fn weight(&self) -> usize {
+        let entries = self.seen.lock().entries.max(1);
+        self.bytes.load(Relaxed).max(0) as usize / entries as usize
     }
 
     /// Takes over what hosts had been given that are gone.
@@ -143,7 +160,8 @@ impl Shared {
         sign: &[u8],
     ) -> Result<(), Failure> {
         let (stream, group, host) = (self.names.stream.as_bytes(), GROUP.as_bytes(), self.host.as_bytes());
-        let pending: &[&[u8]] = &[b"XPENDING", stream, group, b"-", b"+", PAGE.as_bytes(), name];
+        let count = (PAGE_BYTES / self.weight().max(1)).clamp(1, PAGE).to_string();
+        let pending: &[&[u8]] = &[b"XPENDING", stream, group, b"-", b"+", count.as_bytes(), name];
         let replies = ask(dedicated, &[pending]).await?;
         let entries = elements(&replies[0]).unwrap_or_default();
         let ids: Vec<&[u8]> = entries.iter().filter_map(|entry| text(elements(entry)?.first()?)).collect();
