@@ -36,10 +36,14 @@ impl Hosts {
 
     /// The configuration of a host.
     pub fn config(postgres: &Postgres, redis: &Server, options: &str, rules: &str) -> String {
+        Self::config_before(&format!("redis://127.0.0.1:{}", redis.port), postgres, options, rules)
+    }
+
+    /// The same for another kind of upstream.
+    pub fn config_before(url: &str, postgres: &Postgres, options: &str, rules: &str) -> String {
         let database = crate::database::config(&postgres.url(), options, rules);
         format!(
-            "[upstream]\nurl = \"redis://127.0.0.1:{}\"\n{}",
-            redis.port,
+            "[upstream]\nurl = \"{url}\"\n{}",
             database.replacen("[database]\n", "[database]\njournal = \"upstream\"\n", 1)
         )
     }

@@ -4,6 +4,7 @@ use super::Hosts;
 use crate::database::{bulk, flush, info, wait_for};
 use crate::harness::Server;
 use crate::postgres::Postgres;
+use crate::upstream::sentinel::{NEVER, Watched};
 
 #[test]
 fn a_database_that_is_away_costs_nothing_until_the_journal_is_full() {
@@ -137,4 +138,31 @@ fn a_journal_that_may_be_evicted_takes_nothing() {
     assert_eq!(client.run("GET note:n:1"), bulk("x"));
     flush(&hosts.hosts[0]);
     assert_eq!(hosts.postgres.sql("SELECT title FROM notes ORDER BY 1"), ["1", "2"]);
+}
+
+/// The journal goes with the master, and so do those who read it and keep it.
+#[test]
+fn a_failover_takes_the_journal_along() {
+    let mut watched = Watched::start(NEVER);
+    let postgres = Postgres::start();
+    postgres.sql(crate::database::TABLES);
+    let options = "flush-interval = \"1h\"";
+    let config = Hosts::config_before(&watched.url(), &postgres, options, crate::database::RULES);
+    let hosts = [Server::configured(&config, &[]), Server::configured(&config, &[])];
+    for turn in 0..3 {
+        let mut clients: Vec<_> = hosts.iter().map(Server::client).collect();
+        for number in 0..40 {
+            let client = &mut clients[number % 2];
+            wait_for(|| client.run(&format!("SET note:{turn}:{number} {number}")) == "+OK\r\n");
+        }
+        watched.fail_over();
+        wait_for(|| clients[turn % 2].run(&format!("APPEND note:{turn}:0 x")).starts_with(':'));
+        wait_for(|| clients[0].run("DB.FLUSH TIMEOUT 5000") == "+OK\r\n");
+        let there = postgres.sql(&format!("SELECT count(*) FROM notes WHERE owner = '{turn}'"));
+        assert_eq!(there, ["40"], "after failover {turn}");
+        assert!(
+            postgres.sql(&format!("SELECT body FROM notes WHERE owner = '{turn}' AND title = '0'"))[0]
+                .starts_with("0x")
+        );
+    }
 }

@@ -9,7 +9,7 @@ pub mod forwarding;
 mod leased_limits;
 mod limit_scripts;
 mod near_cache;
-mod sentinel;
+pub mod sentinel;
 mod shared_limits;
 mod tls;
 mod tracking;
