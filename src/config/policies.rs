@@ -93,6 +93,7 @@ impl Rule {
     ///
     /// # Errors
     /// What is beyond them.
+    #[inline]
     pub fn new(
         algorithm: Algorithm,
         limit: u64,

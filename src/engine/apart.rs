@@ -52,7 +52,7 @@ impl Worker {
         let waiter = Arc::new(waiter);
         self.instance.run_apart(waiter.clone());
         let (timeout_ms, on_timeout, measured_from) = (None, OnTimeout::NullArray, None);
-        Flow::Blocked(Blocked { waiter, timeout_ms, on_timeout, command: command.index, measured_from })
+        Flow::blocked(Blocked { waiter, timeout_ms, on_timeout, command: command.index, measured_from })
     }
 
     /// Carries out what changes made elsewhere left to be done.

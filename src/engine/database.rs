@@ -41,7 +41,7 @@ impl Worker {
             asked.await.unwrap_or_else(|_| b"-ERR the server is ending\r\n".to_vec())
         }));
         // A flush without a timeout takes as long as the database is away.
-        Ok(Flow::Pending(if what == Database::Flush { pending.unbounded() } else { pending }))
+        Ok(Flow::pending(if what == Database::Flush { pending.unbounded() } else { pending }))
     }
 }
 

@@ -24,18 +24,32 @@ use crate::types::hasher::hash_bytes;
 /// More than is needed, so that not every request evicts.
 const EVICTED_AHEAD: usize = 64 * 1024;
 
-/// What comes after a request.
+/// What comes after a request. Small, as each request hands one up: what waits lies apart.
 pub enum Flow {
     /// The next one.
     Next,
     /// The end of the connection.
     Close,
     /// A wait.
-    Blocked(Blocked),
+    Blocked(Box<Blocked>),
     /// A wait after which the request is tried again.
-    Held(Blocked),
+    Held(Box<Blocked>),
     /// A wait for another tier.
-    Pending(Pending),
+    Pending(Box<Pending>),
+}
+
+impl Flow {
+    pub(super) fn blocked(blocked: Blocked) -> Self {
+        Self::Blocked(Box::new(blocked))
+    }
+
+    pub(super) fn held(held: Blocked) -> Self {
+        Self::Held(Box::new(held))
+    }
+
+    pub(super) fn pending(pending: Pending) -> Self {
+        Self::Pending(Box::new(pending))
+    }
 }
 
 /// What a handler left behind.
@@ -91,7 +105,7 @@ impl Worker {
                 if self.instance.pause.is_set()
                     && let Some(held) = self.hold(session, command, args)
                 {
-                    return Flow::Held(held);
+                    return Flow::held(held);
                 }
                 session.client.last_command.store(command.index, Relaxed);
                 self.dispatch(session, command, hash, args, out)
@@ -318,7 +332,7 @@ impl Worker {
             Outcome::Wait { timeout_ms, on_timeout } => {
                 let waiter = super::blocking::register(session, command, args, &mut view);
                 let measured_from = (on_timeout == OnTimeout::Ok).then_some(begin);
-                Flow::Blocked(Blocked {
+                Flow::blocked(Blocked {
                     waiter,
                     timeout_ms,
                     on_timeout,

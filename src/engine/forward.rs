@@ -86,7 +86,7 @@ impl Worker {
             if self.instance.pause.is_set()
                 && let Some(held) = self.hold(session, command, args)
             {
-                return Some(Flow::Held(held));
+                return Some(Flow::held(held));
             }
             session.client.last_command.store(command.index, Relaxed);
         }
@@ -252,7 +252,7 @@ impl Worker {
         if self.instance.pause.is_set()
             && let Some(held) = self.hold(session, command, args)
         {
-            return Some(Flow::Held(held));
+            return Some(Flow::held(held));
         }
         match control {
             Control::Multi => None,
@@ -303,7 +303,7 @@ impl Worker {
                 if is_silenced(session) {
                     pending.silence();
                 }
-                Some(Flow::Pending(pending))
+                Some(Flow::pending(pending))
             }
             // There is none beside an upstream.
             Control::Database(_) => None,

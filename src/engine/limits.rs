@@ -75,7 +75,7 @@ impl Worker {
         if self.instance.pause.is_set()
             && let Some(held) = self.hold(session, command, args)
         {
-            return Some(Flow::Held(held));
+            return Some(Flow::held(held));
         }
         session.client.last_command.store(command.index, Relaxed);
         let leasable = (scope == LimitScope::Leased).then(|| Leasable::of(&asked, session.db)).flatten();
@@ -110,7 +110,7 @@ impl Worker {
             pending.silence();
         }
         self.measure(&session.client, command, args, begin);
-        Some(Flow::Pending(pending))
+        Some(Flow::pending(pending))
     }
 
     fn limit_failed(

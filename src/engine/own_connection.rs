@@ -66,7 +66,7 @@ impl Worker {
         stream.send(request);
         // Its replies come by the stream; those before them are out already.
         let settled = stream.settled();
-        Flow::Pending(Pending::reply(Box::pin(async move {
+        Flow::pending(Pending::reply(Box::pin(async move {
             settled.await;
             Vec::new()
         })))
@@ -97,13 +97,13 @@ impl Worker {
                 settled.await;
                 Ok(())
             });
-            return Some(Flow::Pending(Pending::fill(fill, args)));
+            return Some(Flow::pending(Pending::fill(fill, args)));
         }
         let mut request = Vec::new();
         encode(args.iter(), &mut request);
         stream.send(request);
         let settled = stream.settled();
-        Some(Flow::Pending(Pending::reply(Box::pin(async move {
+        Some(Flow::pending(Pending::reply(Box::pin(async move {
             settled.await;
             Vec::new()
         }))))
@@ -130,5 +130,5 @@ pub(super) fn own(
     if is_silent {
         pending.silence();
     }
-    Flow::Pending(if is_bounded { pending } else { pending.unbounded() })
+    Flow::pending(if is_bounded { pending } else { pending.unbounded() })
 }

@@ -177,9 +177,9 @@ impl Worker {
         match flow {
             Flow::Next => Step::Flush,
             Flow::Close => Step::Close,
-            Flow::Blocked(blocked) => Step::Blocked(blocked),
-            Flow::Held(held) => Step::Held(held),
-            Flow::Pending(pending) => Step::Pending(pending),
+            Flow::Blocked(blocked) => Step::Blocked(*blocked),
+            Flow::Held(held) => Step::Held(*held),
+            Flow::Pending(pending) => Step::Pending(*pending),
         }
     }
 }

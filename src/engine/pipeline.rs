@@ -116,9 +116,9 @@ impl Worker {
                     Flow::Next if out.len() >= OUTPUT_SOFT_LIMIT => Some(Step::Flush),
                     Flow::Next => continue,
                     Flow::Close => Some(Step::Close),
-                    Flow::Blocked(blocked) => Some(Step::Blocked(blocked)),
-                    Flow::Held(held) => Some(Step::Held(held)),
-                    Flow::Pending(pending) => Some(Step::Pending(pending)),
+                    Flow::Blocked(blocked) => Some(Step::Blocked(*blocked)),
+                    Flow::Held(held) => Some(Step::Held(*held)),
+                    Flow::Pending(pending) => Some(Step::Pending(*pending)),
                 };
                 break;
             }
@@ -168,7 +168,13 @@ impl Worker {
             return;
         }
         hashes().for_each(|hash| keyspace.prefetch_bucket(hash, db));
-        hashes().for_each(|hash| keyspace.prefetch_entry(hash, db));
+        for request in requests {
+            match (request.hash, request.inside) {
+                (Some(hash), Inside::Log) => keyspace.prefetch_head(hash, db),
+                (Some(hash), _) => keyspace.prefetch_entry(hash, db),
+                (None, _) => {}
+            }
+        }
         if let Some(tier) = self.instance.database().filter(|_| db == DATABASE) {
             let writes =
                 |request: &&Request| request.command.is_some_and(|command| command.spec.has(flag::WRITE));

@@ -146,7 +146,7 @@ impl Block {
         if is_silent {
             pending.silence();
         }
-        Flow::Pending(pending)
+        Flow::pending(pending)
     }
 
     async fn run(&self, dedicated: &mut Dedicated) -> std::io::Result<Vec<u8>> {

@@ -184,7 +184,7 @@ impl Worker {
             }
             Ok(())
         };
-        Flow::Pending(Pending::fill(Box::pin(fill), args).with(flights))
+        Flow::pending(Pending::fill(Box::pin(fill), args).with(flights))
     }
 
     /// Makes the reply an error if the journal did not take what the request changed.

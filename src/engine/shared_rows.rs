@@ -173,7 +173,7 @@ impl Worker {
         if is_silent {
             pending.silence();
         }
-        Flow::Pending(pending)
+        Flow::pending(pending)
     }
 
     /// The rows among keys that a client is about to watch.
@@ -208,7 +208,7 @@ impl Worker {
         if is_silent {
             pending.silence();
         }
-        Flow::Pending(pending)
+        Flow::pending(pending)
     }
 
     /// What empties the database that the journal is in: once the journal is empty itself.
@@ -254,7 +254,7 @@ impl Worker {
         if is_silenced(session) {
             pending.silence();
         }
-        Flow::Pending(pending)
+        Flow::pending(pending)
     }
 }
 

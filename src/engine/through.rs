@@ -84,7 +84,7 @@ impl Worker {
         let (instance, protocol) = (self.instance, session.protocol);
         let commit = Commit { instance, tier, through, events, encoded, protocol };
         let committed = tier.backend.runtime.spawn(commit.run());
-        Flow::Pending(Pending::reply(Box::pin(async move {
+        Flow::pending(Pending::reply(Box::pin(async move {
             committed.await.unwrap_or_else(|_| {
                 let error =
                     ReplyError::fixed("DBERR the server is ending: the write may or may not be committed");

@@ -111,6 +111,7 @@ impl<'a> Reply<'a> {
     }
 
     /// Integers one after the other, as elements of an array.
+    #[inline]
     pub fn integers<const N: usize>(&mut self, values: [i64; N]) {
         // A mark, 20 characters and the line's end, written from the end so that no value is measured first, and copied
         // once.

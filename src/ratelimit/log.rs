@@ -82,6 +82,7 @@ pub(super) fn verdict(
 
 /// Decides and, if the call is admitted, takes its permits. Returns when the set may be forgotten, in microseconds, if it
 /// was changed.
+#[inline]
 pub fn take(
     permits: &mut SortedSet,
     rules: &[Rule],
@@ -99,6 +100,7 @@ pub fn take(
 }
 
 /// The same of one rule, for a call without an identifier: what has left the window is found once.
+#[inline(always)]
 fn take_one(
     permits: &mut SortedSet,
     rule: &Rule,
@@ -116,7 +118,7 @@ fn take_one(
         return (decision, None);
     }
     permits.drop_oldest_permits(outside);
-    permits.add_permits(time, call.cost, None, limits);
+    permits.add_permits(time, call.cost, rule.limit, None, limits);
     (decision, Some(time.saturating_add(rule.window_us)))
 }
 
@@ -125,6 +127,7 @@ pub fn admit(permits: &mut SortedSet, rules: &[Rule], call: &Call<'_>, limits: &
     let (time, window) = (effective(permits, call.now), longest(rules));
     let outside = outside(permits, time, window);
     permits.drop_oldest_permits(outside);
-    permits.add_permits(time, call.cost, call.id, limits);
+    let most = rules.iter().map(|rule| rule.limit).max().unwrap_or(0);
+    permits.add_permits(time, call.cost, most, call.id, limits);
     time.saturating_add(window)
 }

@@ -7,8 +7,6 @@
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use crate::types::hasher::hash_bytes;
-
 const PARTS: usize = 16;
 /// Subjects counted in each part.
 const SUBJECTS: usize = 64;
@@ -64,9 +62,8 @@ impl Part {
 }
 
 impl Refusals {
-    /// Counts a refusal.
-    pub(super) fn note(&self, subject: &[u8]) {
-        let hash = hash_bytes(subject);
+    /// Counts a refusal of a subject, whose hash that is.
+    pub(super) fn note(&self, subject: &[u8], hash: u64) {
         let part = &mut *self.0[(hash >> 32) as usize % PARTS].lock();
         if let Some(at) = part.place(hash) {
             part.counts[at] += 1;
@@ -110,17 +107,19 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hasher::hash_bytes;
 
     #[test]
     fn the_most_refused_stay_and_the_rest_is_bounded() {
         let refusals = Refusals::default();
+        let note = |subject: &[u8]| refusals.note(subject, hash_bytes(subject));
         for number in 0..50_000u32 {
-            refusals.note(format!("passer{number}").as_bytes());
+            note(format!("passer{number}").as_bytes());
             if number % 20 == 0 {
-                refusals.note(b"greedy");
+                note(b"greedy");
             }
             if number % 40 == 0 {
-                refusals.note(b"second");
+                note(b"second");
             }
         }
         let top = refusals.top(2);
@@ -128,7 +127,7 @@ mod tests {
         assert!(top[0].1 >= 2500, "{top:?}");
         assert_eq!(refusals.top(usize::MAX).len(), PARTS * SUBJECTS);
         refusals.clear();
-        refusals.note(&[b'x'; 1000]);
+        note(&[b'x'; 1000]);
         assert_eq!(refusals.top(10), [(vec![b'x'; MAX_NAME].into(), 1)]);
     }
 }

@@ -82,9 +82,9 @@ impl RateLimits {
         counts.into_iter()
     }
 
-    /// Notes that a subject was refused.
-    pub fn note_refusal(&self, subject: &[u8]) {
-        self.refusals.note(subject);
+    /// Notes that a subject was refused; `hash` is that of its name as a key.
+    pub fn note_refusal(&self, subject: &[u8], hash: u64) {
+        self.refusals.note(subject, hash);
     }
 
     /// Counts a call that upstream was to decide on and did not.

@@ -30,6 +30,7 @@ fn parse(bytes: &[u8], algorithm: Algorithm) -> Result<State<'_>, ReplyError> {
 }
 
 /// Takes what a call wants of the limits at a key, if all of them allow it.
+#[inline(always)]
 pub(super) fn take(
     view: &mut View<'_>,
     key: &[u8],

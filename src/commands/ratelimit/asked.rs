@@ -9,6 +9,7 @@ use crate::config::Algorithm;
 use crate::protocol::{Args, Reply, ReplyError};
 use crate::ratelimit::remote::{MAX_LOG_COST, Question};
 use crate::ratelimit::{ActivePolicy, RateLimits, Verdict};
+use crate::types::hasher::hash_bytes;
 
 /// What is asked of limits.
 pub struct Asked<'a> {
@@ -110,7 +111,8 @@ impl Asked<'_> {
                 policy.note(verdict.limited);
             }
             if verdict.limited {
-                limits.note_refusal(&self.keys[rules[limit].0]);
+                let key = &self.keys[rules[limit].0];
+                limits.note_refusal(key, hash_bytes(key));
             }
         }
         reply.array(if self.is_multi { 6 } else { 5 });

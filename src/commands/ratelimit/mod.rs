@@ -107,6 +107,7 @@ fn policy_key(args: Args<'_>) -> DerivedKey {
 }
 
 /// Writes the five fields that all of these commands reply.
+#[inline(always)]
 fn write(reply: &mut Reply<'_>, verdict: &Verdict, unit_us: u64) {
     reply.integers([
         i64::from(verdict.limited),
@@ -130,7 +131,7 @@ fn ratelimit_take(
     let key = args.at(1);
     let verdict = take(view, key, request.algorithm, &[request.rule], &request.call(limiter))?;
     if verdict.limited {
-        limiter.limits.note_refusal(key);
+        limiter.limits.note_refusal(key, view.hash(key));
     }
     reply.array(5);
     write(reply, &verdict, MILLIS);
@@ -146,7 +147,8 @@ fn ratelimit_multi(
     let (limits, cost) = request::multi(args)?;
     let (refusing, verdict) = take_all(view, &limits, limiter.now_us, cost)?;
     if verdict.limited {
-        limiter.limits.note_refusal(limits[refusing].0);
+        let (key, _) = limits[refusing];
+        limiter.limits.note_refusal(key, view.hash(key));
     }
     reply.array(6);
     write(reply, &verdict, MILLIS);
@@ -170,7 +172,7 @@ fn ratelimit_check(
     });
     let verdict = checked.ok_or_else(|| request::unknown_policy(args.at(1)))??;
     if verdict.limited {
-        limiter.limits.note_refusal(&key);
+        limiter.limits.note_refusal(&key, view.hash(&key));
     }
     reply.array(5);
     write(reply, &verdict, MILLIS);
@@ -241,7 +243,7 @@ fn cl_throttle(
     let call = Call { now: limiter.now_us, cost, id: None };
     let verdict = take(view, args.at(1), Algorithm::Gcra, &[rule], &call)?;
     if verdict.limited {
-        limiter.limits.note_refusal(args.at(1));
+        limiter.limits.note_refusal(args.at(1), view.hash(args.at(1)));
     }
     reply.array(5);
     write(reply, &verdict, SECONDS);

@@ -181,7 +181,7 @@ impl Worker {
             }
             encoded
         });
-        Flow::Pending(Pending::reply(reply).unbounded())
+        Flow::pending(Pending::reply(reply).unbounded())
     }
 
     /// Whether a script is set aside, so that [`Worker::continue_script`] is to be called.

@@ -14,7 +14,7 @@ use super::value::{Value, ValueRef};
 use crate::types::hasher::hash_bytes;
 use crate::types::listpack::Item;
 use crate::types::number::parse_i64;
-use crate::types::prefetch::prefetch_two;
+use crate::types::prefetch::{prefetch, prefetch_two};
 use crate::types::table::Element;
 
 /// Strings up to this length lie in the entry itself.
@@ -129,6 +129,12 @@ impl Entry {
     pub fn key(&self) -> &[u8] {
         // SAFETY: `key_len` initialised bytes lie at `key_offset`.
         unsafe { std::slice::from_raw_parts(self.byte(self.key_offset()), self.header().key_len as usize) }
+    }
+
+    /// Starts its header, deadline and fixed part on their way into the cache.
+    #[inline]
+    pub(super) fn prefetch_head(&self) {
+        prefetch(self.0.as_ptr());
     }
 
     /// The value.

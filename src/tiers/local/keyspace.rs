@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::entry::Entry;
 use super::eviction::EvictionState;
 use super::listener::Listener;
 use super::mirror::Mirror;
@@ -133,6 +134,14 @@ impl Keyspace {
     pub fn prefetch_entry(&self, hash: u64, db: usize) {
         if let Some(shard) = self.shards[Self::shard_of(hash)].try_lock() {
             shard.databases[db].keys.prefetch_element(hash);
+        }
+    }
+
+    /// The same for an entry of which no more than the head is read: its value lies elsewhere.
+    #[inline]
+    pub fn prefetch_head(&self, hash: u64, db: usize) {
+        if let Some(shard) = self.shards[Self::shard_of(hash)].try_lock() {
+            shard.databases[db].keys.each_candidate(hash, Entry::prefetch_head);
         }
     }
 

@@ -186,8 +186,9 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The hash of a key; that of the command's only key is known.
     #[inline]
-    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+    pub fn hash(&self, key: &[u8]) -> u64 {
         // The borrowed key outlives the view, so the same address is the same key.
         let (first, hash) = self.first;
         if first.as_ptr() == key.as_ptr() && first.len() == key.len() && !key.is_empty() {

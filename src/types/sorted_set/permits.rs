@@ -56,13 +56,14 @@ impl SortedSet {
         }
     }
 
-    /// Adds permits given at `time`, which is not before the newest's; with an identifier, in its name.
-    pub fn add_permits(&mut self, time: u64, count: u64, id: Option<&[u8]>, limits: &Limits) {
+    /// Adds permits given at `time`, which is not before the newest's; with an identifier, in its name. `most` is how many
+    /// there will be at a time, mostly.
+    pub fn add_permits(&mut self, time: u64, count: u64, most: u64, id: Option<&[u8]>, limits: &Limits) {
         if id.is_none() && self.is_empty() && !matches!(self.0, Form::Log(_)) {
             self.0 = Form::Log(Log::new(time));
         }
         if let (Form::Log(log), None) = (&mut self.0, id) {
-            return log.push(time, count as usize);
+            return log.push(time, count as usize, most as usize);
         }
         let mut number = first_number(time);
         for index in 0..count {
@@ -123,7 +124,7 @@ mod tests {
                 match kind {
                     0..7 => {
                         let before = contents(&log);
-                        log.add_permits(time, count, None, &LIMITS);
+                        log.add_permits(time, count, at as u64, None, &LIMITS);
                         for (member, score) in contents(&log) {
                             plain.insert(&member, score, &LIMITS);
                         }
@@ -191,7 +192,7 @@ mod tests {
     fn a_full_log_takes_about_eight_bytes_a_permit() {
         let mut set = SortedSet::default();
         for time in 0..100_000 {
-            set.add_permits(time, 1, None, &LIMITS);
+            set.add_permits(time, 1, u64::MAX, None, &LIMITS);
         }
         assert!(set.memory() < 100_000 * 10, "{}", set.memory());
         set.drop_oldest_permits(99_990);
@@ -212,9 +213,9 @@ mod tests {
     #[test]
     fn identifiers_do_not_run_into_each_other() {
         let mut set = SortedSet::default();
-        set.add_permits(5, 2, Some(b"a"), &LIMITS);
-        set.add_permits(6, 1, Some(b"1:a"), &LIMITS);
-        set.add_permits(6, 3, None, &LIMITS);
+        set.add_permits(5, 2, 9, Some(b"a"), &LIMITS);
+        set.add_permits(6, 1, 9, Some(b"1:a"), &LIMITS);
+        set.add_permits(6, 3, 9, None, &LIMITS);
         assert_eq!((set.len(), set.permit_of(b"a"), set.permit_of(b"1:a")), (6, Some(5), Some(6)));
         assert_eq!(set.permit_of(b"b"), None);
     }
