@@ -16,6 +16,8 @@
 #[path = "compare/client.rs"]
 #[allow(dead_code, reason = "the other bench uses the rest")]
 mod client;
+#[path = "shared/cpu.rs"]
+mod cpu;
 #[path = "shared/server.rs"]
 mod server;
 

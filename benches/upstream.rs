@@ -16,6 +16,9 @@
 #[path = "compare/client.rs"]
 #[allow(dead_code, reason = "the other bench uses the rest")]
 mod client;
+#[path = "shared/cpu.rs"]
+#[allow(dead_code, reason = "this bench does not ask")]
+mod cpu;
 #[path = "shared/server.rs"]
 mod server;
 

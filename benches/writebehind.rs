@@ -7,7 +7,8 @@
 //! server with `journal-fsync = "everysec"` and a Postgres behind it, 50 clients of `redis-benchmark`, pipelines of 1 and
 //! 32: while rows are flushed, and while Postgres is stopped (SIGSTOP), so that they wait. Server, load, flusher and
 //! Postgres share the machine's cores: with few of them the first tells what Postgres takes away from the clients, the
-//! second what the journal costs them. Second: rows a second that the flusher puts into
+//! second what the journal costs them. Beside each, requests per CPU-second of Anteroom, all its threads together: what it
+//! would reach with a core for each of them. Second: rows a second that the flusher puts into
 //! Postgres, beside `INSERT`s of one row each over one connection, and `COPY` of the same rows in pieces of a batch and
 //! as a whole. All cases take their turn in each round; what is printed are medians.
 
@@ -16,6 +17,8 @@
 #[path = "compare/client.rs"]
 #[allow(dead_code, reason = "the other bench uses the rest")]
 mod client;
+#[path = "shared/cpu.rs"]
+mod cpu;
 #[path = "../tests/it/postgres.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod postgres;
@@ -127,21 +130,27 @@ fn run() -> io::Result<()> {
     println!("  redis-benchmark -c 50 -r 100000 -P <P> -n <n> SET <plain:|kept:>__rand_int__ <64 B>");
     for (pipeline, requests) in [(1, 150_000), (32, 1_500_000)] {
         let cases = [("plain", false), ("kept", false), ("kept", true)];
-        let mut figures = cases.map(|_| Vec::new());
+        let (mut figures, mut of_cpu) = (cases.map(|_| Vec::new()), cases.map(|_| Vec::new()));
         for _ in 0..ROUNDS {
             for (index, (prefix, is_stopped)) in cases.into_iter().enumerate() {
                 if is_stopped {
                     database.signal(libc::SIGSTOP);
                 }
+                let before = cpu::time_of(server.child.id())?;
                 let figure = load(server.port, prefix, pipeline, requests);
+                let used = cpu::time_of(server.child.id())? - before;
                 database.signal(libc::SIGCONT);
                 figures[index].push(figure?);
+                of_cpu[index].push(requests as f64 / 1000.0 / used.as_secs_f64());
                 // What waits is flushed before the next case is measured.
                 Client::connect(&endpoint(&server))?.command(&["DB.FLUSH"])?;
             }
         }
         let [plain, kept, stopped] = figures.map(median);
         println!("  P{pipeline}: plain {plain:.1}, write-behind {kept:.1}: {:.2}", kept / plain);
+        println!("      with Postgres stopped {stopped:.1}: {:.2}", stopped / plain);
+        let [plain, kept, stopped] = of_cpu.map(median);
+        println!("      per CPU-second: plain {plain:.1}, write-behind {kept:.1}: {:.2}", kept / plain);
         println!("      with Postgres stopped {stopped:.1}: {:.2}", stopped / plain);
     }
     println!("rows a second into Postgres, batches of {BATCH}");

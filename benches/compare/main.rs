@@ -21,6 +21,8 @@
 
 mod args;
 mod client;
+#[path = "../shared/cpu.rs"]
+mod cpu;
 mod generator;
 mod hits;
 mod load;

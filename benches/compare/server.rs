@@ -166,19 +166,7 @@ impl Server {
 
     /// CPU time used so far by all threads of the process.
     pub fn cpu_time(&self) -> Result<Duration, String> {
-        let pid = self.child.id() as libc::pid_t;
-        let mut clock: libc::clockid_t = 0;
-        // SAFETY: `clock` is valid for writing; the pid is that of our own child, not yet reaped.
-        let result = unsafe { libc::clock_getcpuclockid(pid, &mut clock) };
-        if result != 0 {
-            return Err(format!("{}: no CPU clock: {}", self.name, io::Error::from_raw_os_error(result)));
-        }
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for writing and `clock` was obtained above.
-        if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
-            return Err(format!("{}: CPU clock: {}", self.name, io::Error::last_os_error()));
-        }
-        Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+        crate::cpu::time_of(self.child.id()).map_err(|e| format!("{}: no CPU time: {e}", self.name))
     }
 
     /// Resident bytes of the process.
