@@ -120,7 +120,7 @@ impl Commit {
         for tried in 1.. {
             match tier.backend.store.apply(&batch).await {
                 Ok(()) => break,
-                Err(Failure::Transient(_)) if tried < TRIES => {
+                Err(Failure::Transient(_) | Failure::Locked(_)) if tried < TRIES => {
                     let pause = Duration::from_millis(20 << tried);
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 }

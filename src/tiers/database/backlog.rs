@@ -4,17 +4,20 @@
 //! - Each table has a line of its own, so that one that is locked holds up no other. A record stands in the lines of all
 //!   tables that it concerns, and leaves when it is at the front of all of them: a batch is a prefix of its lines, and a
 //!   line is in one batch at a time, so the order of each key holds, and a transaction lands whole.
+//! - Records whose rows others have locked in the database are held up apart from the lines, and so is what comes later to
+//!   any of their keys; they are tried again together, and the order of each key holds among them, too.
 //! - A key is here exactly as long as its latest state is not in the database: so it is pinned, and its state is found.
 //! - A single change of a key that waits already takes the place of the state that waits (not once a batch has it), or is
 //!   put on top of it if it is of single columns: a hot key costs one state, however often it is written.
 //! - Where records come in another order than that of their versions, the newer state wins; such states are whole.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+use super::held_up::HeldUp;
 use super::rules::Rules;
 use super::store::{Batch, Changes, RowChange, RowState};
 use crate::clock;
@@ -24,9 +27,9 @@ use crate::types::prefetch::prefetch;
 /// Changes beyond this many bytes are left for the next batch: what a connection buffers it keeps.
 const MOST_BYTES: usize = 4 << 20;
 
-struct Record {
+pub(super) struct Record {
     sequences: SmallVec<[u64; 2]>,
-    changes: Changes,
+    pub(super) changes: Changes,
     accepted: Instant,
     /// The lines that it stands in.
     lines: SmallVec<[usize; 2]>,
@@ -109,6 +112,7 @@ pub struct Backlog {
     latest: HashTable<Latest>,
     changes: usize,
     under_way: usize,
+    held_up: HeldUp,
 }
 
 /// From when on a line's front is to go to the database.
@@ -128,9 +132,7 @@ pub struct Due {
 pub struct Taken {
     /// The changes.
     pub batch: Batch,
-    slots: Vec<u64>,
-    /// How many records of which line.
-    lines: Vec<(usize, usize)>,
+    slots: Slots,
 }
 
 impl Backlog {
@@ -159,6 +161,7 @@ impl Backlog {
             latest: HashTable::new(),
             changes: 0,
             under_way: 0,
+            held_up: HeldUp::default(),
         }
     }
 
@@ -243,7 +246,13 @@ impl Backlog {
 
     /// Records before this slot are done.
     pub fn done(&self) -> u64 {
-        self.lines.iter().filter_map(|line| line.queue.front()).min().copied().unwrap_or(self.end())
+        let fronts = self.lines.iter().filter_map(|line| line.queue.front());
+        fronts.chain(self.held_up.first()).min().copied().unwrap_or(self.end())
+    }
+
+    /// How many records are held up by locks of others.
+    pub fn held_up(&self) -> usize {
+        self.held_up.len()
     }
 
     /// How many changes wait.
@@ -284,15 +293,43 @@ impl Backlog {
 
     /// How long it takes until something is due that is not yet.
     pub fn until_due(&self, due: Due) -> Option<Duration> {
-        self.lines.iter().filter_map(|line| self.left(line, due)).filter(|left| !left.is_zero()).min()
+        let lines = self.lines.iter().filter_map(|line| self.left(line, due));
+        lines.chain(self.held_up.left(clock::monotonic())).filter(|left| !left.is_zero()).min()
     }
 
     /// Takes records of about so many changes as a batch has, if some are due that no batch stands before.
     pub fn take(&mut self, due: Due) -> Option<Taken> {
+        if self.held_up.left(clock::monotonic()).is_some_and(|left| left.is_zero()) {
+            return Some(self.take_held_up());
+        }
         (0..self.lines.len()).find_map(|line| {
             let left = self.left(&self.lines[line], due)?;
             if left.is_zero() { self.take_from(line, due.batch_size) } else { None }
         })
+    }
+
+    /// Takes all that is held up, to try it again.
+    fn take_held_up(&mut self) -> Taken {
+        let slots = self.held_up.begin();
+        self.under_way += 1;
+        let batch = self.batch(&slots, slots.len());
+        Taken { batch, slots: Slots { slots, lines: Vec::new(), is_held_up: true } }
+    }
+
+    /// Holds a record up if something is that one of its keys belongs to: takes it out of its lines.
+    fn holds_up(&mut self, slot: u64) -> bool {
+        let Some(record) = self.records.get(slot).filter(|record| self.held_up.concerns(record)) else {
+            return false;
+        };
+        self.held_up.add(slot, record);
+        for line in &record.lines {
+            let line = &mut self.lines[*line];
+            line.changes -= record.changes.len();
+            if let Ok(place) = line.queue.binary_search(&slot) {
+                line.queue.remove(place);
+            }
+        }
+        true
     }
 
     /// Takes the front of a line, and with it of those lines that its transactions stand in too.
@@ -303,6 +340,9 @@ impl Backlog {
         while let Some(slot) =
             lines.iter().filter_map(|(line, taken)| self.lines[*line].queue.get(*taken)).min().copied()
         {
+            if self.holds_up(slot) {
+                continue;
+            }
             let record = self.records.get(slot)?;
             let size: usize = record.changes.iter().map(|change| change.state.bytes()).sum();
             if count > 0 && (count + record.changes.len() > most || bytes + size > MOST_BYTES) {
@@ -332,7 +372,7 @@ impl Backlog {
         lines.iter().for_each(|(line, _)| self.lines[*line].is_under_way = true);
         self.under_way += 1;
         let batch = self.batch(&slots, count);
-        Some(Taken { batch, slots, lines })
+        Some(Taken { batch, slots: Slots { slots, lines, is_held_up: false } })
     }
 
     fn batch(&mut self, slots: &[u64], count: usize) -> Batch {
@@ -345,8 +385,10 @@ impl Backlog {
         let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(count);
         // Of each change, one before it that it belongs with, or itself.
         let mut with: Vec<usize> = Vec::with_capacity(count);
+        let mut is_of_singles = true;
         for record in slots.iter().filter_map(|slot| self.records.get(*slot)) {
             let mut unit = None;
+            is_of_singles &= record.changes.len() == 1;
             for change in &record.changes {
                 let place = match places.get(&*change.key) {
                     Some(place) => {
@@ -371,8 +413,8 @@ impl Backlog {
                 unit = Some(one.min(other));
             }
         }
-        if slots.len() == changes.len() {
-            // Each is a record of its own.
+        if is_of_singles {
+            // Each is a unit of its own.
             return Batch { units: vec![1; changes.len()], changes };
         }
         let mut sorted: Vec<(usize, RowChange)> =
@@ -382,20 +424,38 @@ impl Backlog {
         Batch { changes: sorted.into_iter().map(|(_, change)| change).collect(), units }
     }
 
-    /// The taken records are in the database or given up; tells of keys that have nothing waiting any more, and returns
-    /// the sequences.
-    pub fn finish(&mut self, slots: &Slots, mut settled: impl FnMut(&[u8])) -> Vec<u64> {
+    /// The taken records are in the database or given up, but for those with keys that are `locked` there, which are held
+    /// up; tells of keys that have nothing waiting any more, and returns the sequences.
+    pub fn finish<S: std::hash::BuildHasher>(
+        &mut self,
+        taken: &Slots,
+        locked: &HashSet<Box<[u8]>, S>,
+        mut settled: impl FnMut(&[u8]),
+    ) -> Vec<u64> {
         self.under_way -= 1;
-        for (line, taken) in &slots.lines {
+        for (line, count) in &taken.lines {
             let line = &mut self.lines[*line];
-            line.queue.drain(..*taken);
+            line.queue.drain(..*count);
             line.is_under_way = false;
         }
         let mut sequences = Vec::new();
-        for slot in &slots.slots {
+        for slot in &taken.slots {
+            let Some(record) = self.records.get_mut(*slot) else { continue };
+            if !taken.is_held_up {
+                record.lines.iter().for_each(|line| self.lines[*line].changes -= record.changes.len());
+            }
+            if !locked.is_empty() && record.changes.iter().any(|change| locked.contains(&change.key)) {
+                record.is_taken = false;
+                if !taken.is_held_up {
+                    self.held_up.add(*slot, record);
+                }
+                continue;
+            }
             let Some(record) = self.records.remove(*slot) else { continue };
+            if taken.is_held_up {
+                self.held_up.remove(*slot, &record);
+            }
             self.changes -= record.changes.len();
-            record.lines.iter().for_each(|line| self.lines[*line].changes -= record.changes.len());
             sequences.extend(record.sequences);
             for (index, change) in record.changes.iter().enumerate() {
                 let latest = Latest { hash: hash_bytes(&change.key), slot: *slot, index };
@@ -404,6 +464,9 @@ impl Backlog {
                     settled(&change.key);
                 }
             }
+        }
+        if taken.is_held_up {
+            self.held_up.end(!sequences.is_empty(), clock::monotonic());
         }
         sequences
     }
@@ -420,13 +483,21 @@ fn first_of(with: &[usize], mut place: usize) -> usize {
 /// What a batch has of the backlog.
 pub struct Slots {
     slots: Vec<u64>,
+    /// How many records of which line.
     lines: Vec<(usize, usize)>,
+    /// These were held up: they stand in no line.
+    is_held_up: bool,
 }
 
 impl Taken {
+    /// Whether this was held up by locks before.
+    pub fn is_of_the_held_up(&self) -> bool {
+        self.slots.is_held_up
+    }
+
     /// The batch, and what to give to [`Backlog::finish`] when it has ended.
     pub fn split(self) -> (Batch, Slots) {
-        (self.batch, Slots { slots: self.slots, lines: self.lines })
+        (self.batch, self.slots)
     }
 }
 
@@ -456,6 +527,10 @@ mod tests {
         Some((versions(&batch), slots))
     }
 
+    fn finish(backlog: &mut Backlog, slots: &Slots, settled: impl FnMut(&[u8])) -> Vec<u64> {
+        backlog.finish(slots, &HashSet::<_>::new(), settled)
+    }
+
     #[test]
     fn a_hot_key_costs_one_state_and_completes_all_its_sequences() {
         let mut backlog = Backlog::with_lines(vec![0]);
@@ -469,11 +544,11 @@ mod tests {
         assert!(backlog.push(4, smallvec![change("a", 4)], 2), "the line is full");
         assert_eq!(backlog.state(b"a"), Some(&RowState::Value(b"4".to_vec())));
         assert!(take(&mut backlog, 10).is_none());
-        assert_eq!(backlog.finish(&slots, |_| ()), [1, 2, 3]);
+        assert_eq!(finish(&mut backlog, &slots, |_| ()), [1, 2, 3]);
         assert!(backlog.contains(b"a"));
         let (taken, slots) = take(&mut backlog, 10).unwrap();
         assert_eq!(taken, [4]);
-        assert_eq!(backlog.finish(&slots, |_| ()), [4]);
+        assert_eq!(finish(&mut backlog, &slots, |_| ()), [4]);
         assert!(!backlog.contains(b"a"));
         assert_eq!((backlog.depth(), backlog.done(), backlog.under_way()), (0, 2, 0));
     }
@@ -488,7 +563,7 @@ mod tests {
         backlog.push(4, smallvec![change("c", 6), change("b", 6)], 9);
         let (batch, slots) = backlog.take(ALL).unwrap().split();
         assert_eq!(batch.changes, [change("a", 5), change("b", 7), change("c", 7)]);
-        assert_eq!(backlog.finish(&slots, |_| ()), [1, 2, 3, 4]);
+        assert_eq!(finish(&mut backlog, &slots, |_| ()), [1, 2, 3, 4]);
     }
 
     #[test]
@@ -499,10 +574,10 @@ mod tests {
         backlog.push(3, smallvec![change("b", 3)], 9);
         let (taken, slots) = take(&mut backlog, 2).unwrap();
         assert_eq!(taken, [1]);
-        assert_eq!(backlog.finish(&slots, |_| ()), [1]);
+        assert_eq!(finish(&mut backlog, &slots, |_| ()), [1]);
         let (taken, slots) = take(&mut backlog, 2).unwrap();
         assert_eq!(taken, [2, 3, 2]);
-        assert_eq!(backlog.finish(&slots, |_| ()), [2, 3]);
+        assert_eq!(finish(&mut backlog, &slots, |_| ()), [2, 3]);
     }
 
     #[test]
@@ -516,7 +591,7 @@ mod tests {
         for expected in [vec![1], vec![2, 3], vec![4]] {
             let (taken, slots) = take(&mut backlog, 100).unwrap();
             assert_eq!(taken, expected);
-            backlog.finish(&slots, |_| ());
+            finish(&mut backlog, &slots, |_| ());
         }
     }
 
@@ -538,6 +613,16 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_is_a_unit_with_what_came_to_one_of_its_keys_before() {
+        let mut backlog = Backlog::with_lines(vec![0]);
+        backlog.push(1, smallvec![change("b", 1)], 9);
+        backlog.push(2, smallvec![change("x", 2), change("b", 2)], 9);
+        // Two records and two changes, and yet not one change of each.
+        let (batch, _) = backlog.take(ALL).unwrap().split();
+        assert_eq!((versions(&batch), batch.units), (vec![2, 2], vec![2]));
+    }
+
+    #[test]
     fn of_a_key_that_comes_twice_in_a_record_the_last_state_counts() {
         let mut backlog = Backlog::with_lines(vec![0]);
         backlog.push(1, smallvec![change("a", 1), change("b", 1), of(0, "a", 9)], 9);
@@ -545,7 +630,7 @@ mod tests {
         assert_eq!(backlog.state(b"a"), Some(&RowState::Value(b"9".to_vec())));
         let (_, slots) = take(&mut backlog, 100).unwrap();
         let mut settled = Vec::new();
-        backlog.finish(&slots, |key| settled.push(key.to_vec()));
+        finish(&mut backlog, &slots, |key| settled.push(key.to_vec()));
         settled.sort();
         assert_eq!(settled, [b"a", b"b"]);
         assert!(!backlog.contains(b"a"));
@@ -558,7 +643,7 @@ mod tests {
         backlog.push(2, smallvec![change("a", 2), change("b", 2)], 9);
         let (taken, slots) = take(&mut backlog, 100).unwrap();
         assert_eq!(taken, [2, 2]);
-        assert_eq!(backlog.finish(&slots, |_| ()), [1, 2]);
+        assert_eq!(finish(&mut backlog, &slots, |_| ()), [1, 2]);
         assert_eq!(backlog.depth(), 0);
     }
 
@@ -576,13 +661,13 @@ mod tests {
         let (second, slots) = take(&mut backlog, 9).unwrap();
         assert_eq!(second, [3], "not the transaction, and nothing behind it");
         assert!(take(&mut backlog, 9).is_none());
-        assert_eq!(backlog.finish(&slots, |_| ()), [3]);
+        assert_eq!(finish(&mut backlog, &slots, |_| ()), [3]);
         assert!(take(&mut backlog, 9).is_none());
         assert_eq!((backlog.done(), backlog.end()), (0, 5));
-        assert_eq!(backlog.finish(&held, |_| ()), [1, 2]);
+        assert_eq!(finish(&mut backlog, &held, |_| ()), [1, 2]);
         let (third, slots) = take(&mut backlog, 9).unwrap();
         assert_eq!(third, [4, 4, 5]);
-        assert_eq!(backlog.finish(&slots, |_| ()), [4, 5]);
+        assert_eq!(finish(&mut backlog, &slots, |_| ()), [4, 5]);
         assert_eq!((backlog.done(), backlog.depth()), (5, 0));
     }
 
@@ -596,7 +681,118 @@ mod tests {
         let (taken, slots) = take(&mut backlog, 9).unwrap();
         assert_eq!(taken, [3, 3, 4]);
         let mut settled = Vec::new();
-        assert_eq!(backlog.finish(&slots, |key| settled.push(key.to_vec())).len(), 4);
+        assert_eq!(finish(&mut backlog, &slots, |key| settled.push(key.to_vec())).len(), 4);
         assert_eq!((settled.len(), backlog.depth(), backlog.done()), (3, 0, 4));
+    }
+
+    fn locked(keys: &[&str]) -> HashSet<Box<[u8]>> {
+        keys.iter().map(|key| key.as_bytes().into()).collect()
+    }
+
+    /// Waits until what is held up is to be tried again.
+    fn take_again(backlog: &mut Backlog) -> Taken {
+        loop {
+            if let Some(taken) = backlog.take(ALL).filter(Taken::is_of_the_held_up) {
+                return taken;
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_locked_holds_up_what_comes_to_it_later_and_nothing_else() {
+        let mut backlog = Backlog::with_lines(vec![0]);
+        backlog.push(1, smallvec![change("a", 1)], 9);
+        backlog.push(2, smallvec![change("b", 2)], 9);
+        let (_, slots) = take(&mut backlog, 9).unwrap();
+        backlog.push(3, smallvec![change("b", 3), change("c", 3)], 9);
+        backlog.push(4, smallvec![change("d", 4)], 9);
+        assert_eq!(backlog.finish(&slots, &locked(&["b"]), |_| ()), [1]);
+        assert_eq!((backlog.held_up(), backlog.done(), backlog.depth()), (1, 1, 4));
+        // The transaction has to wait behind it, and what comes to the other key of that, too.
+        let (taken, slots) = take(&mut backlog, 9).unwrap();
+        assert_eq!(taken, [4]);
+        backlog.push(5, smallvec![change("c", 5)], 9);
+        assert_eq!(finish(&mut backlog, &slots, |_| ()), [4]);
+        assert!(backlog.contains(b"b") && backlog.contains(b"c") && !backlog.contains(b"d"));
+        let (batch, slots) = take_again(&mut backlog).split();
+        assert_eq!((versions(&batch), batch.units.clone()), (vec![3, 5], vec![2]));
+        assert_eq!(backlog.finish(&slots, &locked(&["b", "c"]), |_| ()), [0; 0]);
+        assert_eq!((backlog.held_up(), backlog.depth()), (2, 3));
+        let (_, slots) = take_again(&mut backlog).split();
+        // A batch has it: a change of the same key is one of its own, and waits.
+        backlog.push(6, smallvec![change("b", 6)], 9);
+        assert!(take(&mut backlog, 9).is_none());
+        let mut settled = Vec::new();
+        assert_eq!(finish(&mut backlog, &slots, |key| settled.push(key.to_vec())), [2, 3, 5]);
+        assert_eq!((settled, backlog.depth()), (vec![b"c".to_vec()], 1));
+        let (batch, slots) = take_again(&mut backlog).split();
+        assert_eq!(versions(&batch), [6]);
+        finish(&mut backlog, &slots, |_| ());
+        assert_eq!((backlog.held_up(), backlog.depth(), backlog.done()), (0, 0, backlog.end()));
+        assert_eq!(backlog.until_due(ALL), None);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        /// Batches of two tables come and go in any order, and whatever is locked meanwhile: each key gets its states in
+        /// their order and ends with the last, no transaction is split, and every record is complete exactly once.
+        #[test]
+        fn locks_change_no_order(
+            steps in proptest::collection::vec((0u8..6, 0usize..8, 0usize..8, 0u8..=255), 1..120),
+        ) {
+            const KEYS: [&str; 8] = ["a", "b", "c", "d", "w", "x", "y", "z"];
+            let rule = |at: usize| at / 4;
+            let mut backlog = Backlog::with_lines(vec![0, 1]);
+            let mut under_way: Vec<(Batch, Slots)> = Vec::new();
+            let (mut rows, mut last) = (HashMap::new(), HashMap::new());
+            let (mut sequence, mut complete) = (0, Vec::new());
+            let mut end = |backlog: &mut Backlog, (batch, slots): (Batch, Slots), locks: &[&str]| {
+                let mut held = locked(&[]);
+                for unit in batch.apart() {
+                    if unit.changes.iter().any(|change| locks.iter().any(|key| key.as_bytes() == &*change.key)) {
+                        held.extend(unit.changes.into_iter().map(|change| change.key));
+                        continue;
+                    }
+                    for change in unit.changes {
+                        let before = rows.insert(change.key.clone(), change.version);
+                        assert!(before < Some(change.version), "an older state came later");
+                    }
+                }
+                complete.extend(backlog.finish(&slots, &held, |_| ()));
+            };
+            for (kind, one, other, locks) in steps {
+                match kind {
+                    0..3 => {
+                        sequence += 1;
+                        let mut changes: Changes = smallvec![of(rule(one), KEYS[one], sequence as i64)];
+                        if kind == 2 && one != other {
+                            changes.push(of(rule(other), KEYS[other], sequence as i64));
+                        }
+                        for change in &changes {
+                            last.insert(change.key.clone(), change.version);
+                        }
+                        backlog.push(sequence, changes, 2);
+                    }
+                    3 | 4 => under_way.extend(backlog.take(Due { batch_size: one + 1, ..ALL }).map(Taken::split)),
+                    _ if under_way.is_empty() => {}
+                    _ => {
+                        let locks: Vec<&str> =
+                            (0..8).filter(|at| locks >> at & 1 == 1).map(|at| KEYS[at]).collect();
+                        let ended = under_way.swap_remove(one % under_way.len());
+                        end(&mut backlog, ended, &locks);
+                    }
+                }
+            }
+            while backlog.depth() > 0 {
+                under_way.extend(backlog.take(ALL).map(Taken::split));
+                if let Some(ended) = under_way.pop() {
+                    end(&mut backlog, ended, &[]);
+                }
+            }
+            assert_eq!(rows, last);
+            complete.sort_unstable();
+            assert_eq!(complete, (1..=sequence).collect::<Vec<_>>());
+            assert_eq!((backlog.held_up(), backlog.done(), backlog.under_way()), (0, backlog.end(), 0));
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The flusher: brings the backlog to the database, batch by batch, from the front of each table's line.
 //!
-//! A table is in one batch at a time, so the order of each key holds, and one that is locked holds up no other. What the
-//! database cannot serve is tried again for as long as it takes, with jittered backoff on the monotonic clock. What it
+//! A table is in one batch at a time, so the order of each key holds, and one that is locked holds up no other. Of a batch
+//! with rows that others have locked, the units with those rows are found by bisection and wait apart in the backlog, and
+//! what is written to their keys meanwhile behind them; all else goes on. What the database cannot serve is tried again for as long as it takes, with jittered backoff on the monotonic clock. What it
 //! refuses is bisected, but no transaction is: a change it refuses by itself is put among the dead letters, and the others
 //! go on, those of its transaction together. Only what is committed or buried is complete.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
@@ -15,6 +17,16 @@ use crate::clock;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Locks are waited for as long as this before those who are held up by them are looked for: longer than Postgres takes to
+/// find a deadlock, by its default.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The same while they are looked for.
+const SHORT_PATIENCE: Duration = Duration::from_millis(200);
+/// The same for those who were held up, each time they are tried again.
+const LEAST_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Keys whose changes are held up by locks.
+type Locked = HashSet<Box<[u8]>>;
 
 impl Backend {
     /// Flushes until it is stopped and, if the database allows, all is done.
@@ -56,11 +68,28 @@ impl Backend {
     }
 
     async fn commit(&'static self, taken: Taken, journaled: &'static dyn Journaled) {
+        let is_again = taken.is_of_the_held_up();
         let (batch, slots) = taken.split();
-        self.apply(batch).await;
+        let mut locked = Locked::new();
+        if is_again {
+            for unit in batch.apart() {
+                self.apply(unit, self.patience(LEAST_PATIENCE), &mut locked).await;
+            }
+        } else {
+            let tables = batch.changes.first().and_then(|change| self.rules.get(change.rule));
+            let table = tables.map_or(String::new(), |rule| rule.table().to_owned());
+            self.apply(batch, self.patience(PATIENCE), &mut locked).await;
+            if !locked.is_empty() {
+                tracing::warn!(
+                    rows = locked.len(),
+                    table,
+                    "rows are locked in the database: they wait, others do not"
+                );
+            }
+        }
         let (sequences, done) = {
             let mut backlog = self.backlog.lock();
-            (backlog.finish(&slots, |key| journaled.settled(key)), backlog.done())
+            (backlog.finish(&slots, &locked, |key| journaled.settled(key)), backlog.done())
         };
         journaled.complete(sequences);
         self.done.send_if_modified(|before| {
@@ -71,11 +100,17 @@ impl Backend {
         self.work.notify_one();
     }
 
-    /// Commits or buries all of a batch.
-    fn apply(&self, batch: Batch) -> BoxFuture<'_, ()> {
+    /// So long, but well below what the statement may take: who waits for a lock and is cut off by that is not known as one
+    /// who does.
+    fn patience(&self, most: Duration) -> Duration {
+        most.min(self.config.statement_timeout.0 / 2).max(Duration::from_millis(1))
+    }
+
+    /// Commits or buries all of a batch but for units that others have locked for longer than that.
+    fn apply<'a>(&'a self, batch: Batch, patience: Duration, locked: &'a mut Locked) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let (begin, len) = (clock::monotonic(), batch.changes.len());
-            let Err(error) = self.persist(&batch).await else {
+            let Err(held) = self.persist(&batch, patience).await else {
                 let nanos = (clock::monotonic() - begin).as_nanos() as u64;
                 self.counters.batches.fetch_add(1, Relaxed);
                 self.counters.changes.fetch_add(len as u64, Relaxed);
@@ -83,15 +118,19 @@ impl Backend {
                 self.invalidate_queries(batch.changes.iter().map(|change| change.rule));
                 return;
             };
-            if let [change] = &batch.changes[..] {
-                return self.bury(&batch, change, &error).await;
+            if let ([change], Held::Refused(reason)) = (&batch.changes[..], &held) {
+                return self.bury(&batch, change, reason).await;
             }
-            match batch.halves() {
-                Ok((first, second)) => {
-                    self.apply(first).await;
-                    self.apply(second).await;
+            match (batch.halves(), held) {
+                (Ok((first, second)), held) => {
+                    let patience = if held == Held::Locked { patience.min(SHORT_PATIENCE) } else { patience };
+                    self.apply(first, patience, locked).await;
+                    self.apply(second, patience, locked).await;
                 }
-                Err(transaction) => self.apply_apart(&transaction, error).await,
+                (Err(unit), Held::Locked) => {
+                    locked.extend(unit.changes.into_iter().map(|change| change.key));
+                }
+                (Err(transaction), Held::Refused(reason)) => self.apply_apart(&transaction, reason).await,
             }
         })
     }
@@ -105,7 +144,9 @@ impl Backend {
                 Err(Failure::Refused(_)) => {
                     break (0..batch.changes.len()).map(|place| (place, refused.clone())).collect();
                 }
-                Err(error @ Failure::Transient(_)) => self.back_off(&mut trouble, batch, &error).await,
+                Err(error @ (Failure::Transient(_) | Failure::Locked(_))) => {
+                    self.back_off(&mut trouble, batch, &error).await;
+                }
             }
         };
         self.is_back(trouble);
@@ -117,22 +158,22 @@ impl Backend {
         self.invalidate_queries(batch.changes.iter().map(|change| change.rule));
     }
 
-    /// Tries until the database has committed or refused; returns why it refused.
-    async fn persist(&self, batch: &Batch) -> Result<(), String> {
+    /// Tries until the database has committed or refused, or somebody holds a lock for longer than that.
+    async fn persist(&self, batch: &Batch, patience: Duration) -> Result<(), Held> {
         let mut trouble = Trouble::default();
-        loop {
-            match self.store.apply(batch).await {
-                Ok(()) => {
-                    self.is_back(trouble);
-                    return Ok(());
-                }
-                Err(Failure::Refused(reason)) => {
-                    self.is_back(trouble);
-                    return Err(reason);
+        let result = loop {
+            match self.store.apply_unless_locked(batch, patience).await {
+                Ok(()) => break Ok(()),
+                Err(Failure::Refused(reason)) => break Err(Held::Refused(reason)),
+                Err(Failure::Locked(_)) => {
+                    self.counters.retries.fetch_add(1, Relaxed);
+                    break Err(Held::Locked);
                 }
                 Err(error @ Failure::Transient(_)) => self.back_off(&mut trouble, batch, &error).await,
             }
-        }
+        };
+        self.is_back(trouble);
+        result
     }
 
     async fn bury(&self, batch: &Batch, change: &RowChange, reason: &str) {
@@ -170,6 +211,15 @@ impl Backend {
             tracing::info!("the database takes everything again");
         }
     }
+}
+
+/// What holds up a batch, or a part of it.
+#[derive(PartialEq, Eq)]
+enum Held {
+    /// The database refused it, for this reason.
+    Refused(String),
+    /// Others have locks.
+    Locked,
 }
 
 /// Tries of one batch that failed.

@@ -8,6 +8,7 @@ pub mod flights;
 pub mod flusher;
 mod follow;
 pub mod grouping;
+mod held_up;
 pub mod install;
 pub mod journal;
 pub mod lanes;

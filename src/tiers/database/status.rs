@@ -42,12 +42,13 @@ impl Backend {
     /// The figures that do not depend on where the journal is; so many changes wait, the oldest for so long.
     pub(super) fn figures(&self, depth: u64, age_ms: u64) -> Vec<Figure> {
         let (counters, (query_hits, query_runs)) = (&self.counters, self.results.counts());
-        let batches = counters.batches.load(Relaxed);
+        let (batches, locked) = (counters.batches.load(Relaxed), self.backlog.lock().held_up() as u64);
         let mean = counters.batch_nanos.load(Relaxed).checked_div(batches).unwrap_or(0);
         let total = |name, help, counter: &AtomicU64| Figure::total(name, help, counter.load(Relaxed));
         vec![
             Figure::gauge("depth", "Changes that wait for the database.", depth),
             Figure::gauge("oldest_age_ms", "How long the oldest of them has waited.", age_ms),
+            Figure::gauge("locked", "Records that wait for rows which others have locked.", locked),
             Figure::total("batches", "Batches committed.", batches),
             total("changes", "Changes committed.", &counters.changes),
             Figure::gauge("batch_mean_us", "The mean time of a batch.", mean / 1000),

@@ -140,6 +140,14 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// A batch for each unit.
+    pub fn apart(self) -> Vec<Self> {
+        let mut changes = self.changes.into_iter();
+        self.units.into_iter().map(|unit| Self::of_one(changes.by_ref().take(unit).collect())).collect()
+    }
+}
+
 /// A row as it is in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loaded {
@@ -155,6 +163,10 @@ pub enum Failure {
     /// It is away, or asks to be tried again (deadlock, serialisation, shutdown, timeout): all of it, later.
     #[error("the database is not available: {0}")]
     Transient(String),
+    /// Somebody holds a lock on something of it for longer than was to be waited: a batch is to be bisected, and what is
+    /// locked tried again later.
+    #[error("rows are locked in the database: {0}")]
+    Locked(String),
     /// It refused a statement for its data or its schema: a batch is to be bisected.
     #[error("the database refused: {0}")]
     Refused(String),
@@ -199,7 +211,7 @@ impl SetupError {
     /// That the database did not do what was asked of it first.
     pub fn unreachable(failure: Failure) -> Self {
         match failure {
-            Failure::Transient(why) | Failure::Refused(why) => Self::Unreachable(why),
+            Failure::Transient(why) | Failure::Locked(why) | Failure::Refused(why) => Self::Unreachable(why),
         }
     }
 }
@@ -278,6 +290,16 @@ pub trait Store: Send + Sync {
 
     /// Commits a batch, in one transaction, with one statement a table, kind and set of columns.
     fn apply<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// The same, but waits no longer than `patience` for what others have locked. SQLite has no locks on rows.
+    fn apply_unless_locked<'a>(
+        &'a self,
+        batch: &'a Batch,
+        patience: Duration,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        let _ = patience;
+        self.apply(batch)
+    }
 
     /// Commits in one transaction what of a batch is not refused; returns the places of what is, and why. Slower.
     fn apply_apart<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Vec<(usize, String)>, Failure>>;

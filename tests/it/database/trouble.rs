@@ -115,6 +115,56 @@ fn a_column_that_is_dropped_concerns_those_who_write_it() {
     assert!(client.run("DB.DEADLETTER LIST").starts_with("*1\r\n"));
 }
 
+/// Rows that somebody has locked, and one that somebody is about to insert: what else is of their table arrives meanwhile.
+#[test]
+fn a_locked_row_holds_up_no_other_of_its_table() {
+    let (postgres, server) = start("flush-interval = \"10ms\"\nbatch-size = 50");
+    let mut client = server.client();
+    for id in 0..200 {
+        client.run(&format!("HSET user:{id} a 0"));
+    }
+    flush(&server);
+    let mut session = postgres.session();
+    session.run(
+        "BEGIN; SELECT id FROM users WHERE id IN (7, 130) FOR UPDATE; INSERT INTO users (id, a) VALUES (1000, -1)",
+    );
+    for round in 1..=30 {
+        for id in 0..200 {
+            assert_eq!(client.run(&format!("HSET user:{id} a {round}")), ":0\r\n");
+        }
+        // Waits behind the row that is locked, and so does what comes to its other row.
+        assert_eq!(client.run("MULTI"), "+OK\r\n");
+        client.run(&format!("HSET user:7 b {round}"));
+        client.run(&format!("HSET user:500 b {round}"));
+        assert!(client.run("EXEC").starts_with("*2\r\n"));
+        client.run(&format!("HSET user:500 a {round}"));
+    }
+    client.run("HSET user:1000 a 5");
+    client.run("HSET user:1001 a 5");
+    wait_for(|| postgres.sql("SELECT count(*) FROM users WHERE a = 30") == ["198"]);
+    wait_for(|| postgres.sql("SELECT a FROM users WHERE id = 1001") == ["5"]);
+    // Others of the table go on at once from now on, for as long as these are locked.
+    client.run("HSET user:1001 a 6");
+    client.run("DEL user:1");
+    client.run("HSET user:130 b 31");
+    wait_for(|| postgres.sql("SELECT a FROM users WHERE id = 1001") == ["6"]);
+    wait_for(|| postgres.sql("SELECT count(*) FROM users WHERE id IN (1, 500, 1000)") == ["0"]);
+    assert_eq!(postgres.sql("SELECT a, b FROM users WHERE id IN (7, 130) ORDER BY id"), ["0|NULL", "0|NULL"]);
+    assert!(client.run("DB.FLUSH TIMEOUT 50").starts_with("-TIMEOUT "));
+    assert!(info(&server, "writebehind_locked") >= 3);
+    // What waits is what is read.
+    assert_eq!(client.run("HGET user:7 a"), "$2\r\n30\r\n");
+    session.run("ROLLBACK");
+    flush(&server);
+    assert_eq!(
+        postgres.sql("SELECT id, a, b FROM users WHERE id IN (7, 130, 500, 1000) ORDER BY id"),
+        ["7|30|30", "130|30|31", "500|30|30", "1000|5|NULL"]
+    );
+    assert_eq!(info(&server, "writebehind_locked"), 0);
+    assert_eq!(info(&server, "writebehind_depth"), 0);
+    assert_eq!(client.run("DB.DEADLETTER LIST"), "*0\r\n");
+}
+
 #[test]
 fn a_locked_table_holds_up_no_other() {
     let (postgres, server) = start("flush-interval = \"10ms\"\nbatch-size = 50\nstatement-timeout = \"2s\"");

@@ -14,6 +14,9 @@ const TRANSIENT: [&str; 4] = ["08", "40", "53", "58"];
 /// What an error means.
 pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
     match error.as_db_error() {
+        Some(of_server) if *of_server.code() == SqlState::LOCK_NOT_AVAILABLE => {
+            Failure::Locked(describe(of_server))
+        }
         Some(of_server) if !is_transient(of_server.code()) => Failure::Refused(describe(of_server)),
         Some(of_server) => Failure::Transient(describe(of_server)),
         // What the library cannot encode never left.
@@ -36,7 +39,6 @@ fn is_transient(code: &SqlState) -> bool {
     }
     TRANSIENT.contains(&text.get(..2).unwrap_or_default())
         || text.starts_with("57P0")
-        || *code == SqlState::LOCK_NOT_AVAILABLE
         || *code == SqlState::QUERY_CANCELED
         // A standby that is not promoted yet; a pooler that gave another server connection; a login being changed.
         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
@@ -108,9 +110,8 @@ mod tests {
 
     #[test]
     fn states_are_classified() {
-        for code in [
-            "08006", "40001", "40P01", "57P01", "57P03", "55P03", "53300", "57014", "25006", "58030", "28P01",
-        ] {
+        for code in ["08006", "40001", "40P01", "57P01", "57P03", "53300", "57014", "25006", "58030", "28P01"]
+        {
             assert!(is_transient(&SqlState::from_code(code)), "{code}");
         }
         for code in [

@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 
 use super::Postgres;
 use super::load::column;
-use super::session::{Transaction, read};
+use super::session::{Locks, Transaction, read};
 use crate::tiers::database::payload;
 use crate::tiers::database::store::{DeadLetter, Failure, RowChange};
 
@@ -22,7 +22,7 @@ impl Postgres {
         let rule = rule.ok_or_else(|| Failure::Refused("there is no such rule".to_owned()))?;
         let payload = payload::encode(rule, &change.state);
         let error = error.replace('\0', "");
-        let transaction = Transaction::begin(&self.connections, "", &self.statistics).await?;
+        let transaction = Transaction::begin(&self.connections, &Locks::default(), &self.statistics).await?;
         transaction
             .execute(
                 BURY,
@@ -76,7 +76,7 @@ impl Postgres {
     }
 
     pub(super) async fn drop_letters(&self, ids: &[i64]) -> Result<u64, Failure> {
-        let transaction = Transaction::begin(&self.connections, "", &self.statistics).await?;
+        let transaction = Transaction::begin(&self.connections, &Locks::default(), &self.statistics).await?;
         let count = transaction.execute(DROP, &[(&ids, Type::INT8_ARRAY)]).await?;
         transaction.commit().await?;
         Ok(count)

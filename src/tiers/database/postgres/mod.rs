@@ -19,6 +19,7 @@ mod tls;
 pub mod triggers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
@@ -33,7 +34,7 @@ use crate::config::database::DatabaseConfig;
 use connect::Connections;
 use parameters::Parameters;
 use schema::Table;
-use session::Transaction;
+use session::{Locks, Transaction};
 
 /// A Postgres database.
 pub struct Postgres {
@@ -74,7 +75,7 @@ impl Postgres {
         let groups: Vec<_> = singles.iter().map(|single| grouping::group(&self.rules, single)).collect();
         // All locks before the first row, in their order.
         let sound = groups.iter().flatten().flatten();
-        let locks = statements::locks(&tables, sound);
+        let locks = Locks { first: statements::locks(&tables, sound), patience: None };
         let transaction = Transaction::begin(&self.connections, &locks, &self.statistics).await?;
         let mut refused = Vec::new();
         for (place, groups) in groups.iter().enumerate() {
@@ -106,7 +107,7 @@ impl Postgres {
         Ok(())
     }
 
-    async fn write(&self, batch: &Batch) -> Result<(), Failure> {
+    async fn write(&self, batch: &Batch, patience: Option<Duration>) -> Result<(), Failure> {
         let tables = self.tables()?;
         let groups = grouping::group(&self.rules, batch)?;
         let mut prepared = Vec::with_capacity(groups.len());
@@ -114,7 +115,7 @@ impl Postgres {
             let table = &tables[group.rule];
             prepared.push((statements::write(table, &group.kind), Parameters::of(table, group)?));
         }
-        let locks = statements::locks(&tables, &groups);
+        let locks = Locks { first: statements::locks(&tables, &groups), patience };
         if let [(statement, parameters)] = &prepared[..] {
             let only = (statement.as_str(), &parameters.list()[..]);
             return Transaction::of_one(&self.connections, &locks, &self.statistics, only).await;
@@ -142,7 +143,15 @@ impl Store for Postgres {
     }
 
     fn apply<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), Failure>> {
-        Box::pin(self.write(batch))
+        Box::pin(self.write(batch, None))
+    }
+
+    fn apply_unless_locked<'a>(
+        &'a self,
+        batch: &'a Batch,
+        patience: Duration,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(self.write(batch, Some(patience)))
     }
 
     fn apply_apart<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Vec<(usize, String)>, Failure>> {

@@ -29,10 +29,10 @@ pub(super) struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    /// Begins, and takes locks: a list of function calls.
+    /// Begins, and takes locks.
     pub(super) async fn begin(
         connections: &'a Connections,
-        locks: &str,
+        locks: &Locks,
         statistics: &'a Statistics,
     ) -> Result<Self, Failure> {
         let client = connections.get().await?;
@@ -45,7 +45,7 @@ impl<'a> Transaction<'a> {
     /// something failed is rolled back by its `COMMIT`; one whose statement could not be sent has changed nothing.
     pub(super) async fn of_one(
         connections: &'a Connections,
-        locks: &str,
+        locks: &Locks,
         statistics: &'a Statistics,
         (statement, parameters): (&str, &[Parameter<'_>]),
     ) -> Result<(), Failure> {
@@ -137,7 +137,7 @@ impl<'a> Transaction<'a> {
                 let back = "ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one";
                 self.simple("ROLLBACK TO SAVEPOINT", back).await?;
             }
-            Err(Failure::Transient(_)) => {}
+            Err(Failure::Transient(_) | Failure::Locked(_)) => {}
         }
         result
     }
@@ -159,11 +159,23 @@ impl Drop for Transaction<'_> {
     }
 }
 
+/// The locks of a transaction.
+#[derive(Default)]
+pub(super) struct Locks {
+    /// Those that it takes first, as a list of function calls.
+    pub(super) first: String,
+    /// How long it waits for any that others have, if not as long as for all else.
+    pub(super) patience: Option<Duration>,
+}
+
 /// The text that begins a transaction, with its settings and locks.
-fn begin(connections: &Connections, locks: &str) -> String {
+fn begin(connections: &Connections, locks: &Locks) -> String {
     let settings = connections.local_settings();
-    let locks = if locks.is_empty() { String::new() } else { format!("SELECT {locks}") };
-    format!("BEGIN; {settings} {locks}")
+    let patience = locks
+        .patience
+        .map_or_else(String::new, |patience| format!("SET LOCAL lock_timeout = {};", patience.as_millis()));
+    let first = if locks.first.is_empty() { String::new() } else { format!("SELECT {}", locks.first) };
+    format!("BEGIN; {settings} {patience} {first}")
 }
 
 /// Runs one reading statement. If the connection turns out to be dead, or its prepared statement out of date, it is
@@ -176,7 +188,7 @@ pub(super) async fn read(
 ) -> Result<Vec<Row>, Failure> {
     if !connections.is_prepared() {
         // The settings hold for a transaction only.
-        let transaction = Transaction::begin(connections, "", statistics).await?;
+        let transaction = Transaction::begin(connections, &Locks::default(), statistics).await?;
         let rows = transaction.query(statement, parameters).await?;
         transaction.commit().await?;
         return Ok(rows);
@@ -199,7 +211,7 @@ pub(super) async fn read(
         }
         match result {
             Err(_) if is_stale && !is_again => is_again = true,
-            Err(failure @ Failure::Transient(_)) => {
+            Err(failure @ (Failure::Transient(_) | Failure::Locked(_))) => {
                 // It may still be under way on this connection.
                 drop(Object::take(client));
                 return Err(failure);
