@@ -15,8 +15,6 @@ command -v c++ >/dev/null 2>&1 || missing+=(g++)
 command -v node >/dev/null 2>&1 || missing+=(nodejs)
 command -v npm >/dev/null 2>&1 || missing+=(npm)
 python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || missing+=(python3-venv)
-has_redis_py() { "$1" -c 'import redis' >/dev/null 2>&1; }
-has_redis_py python3 || has_redis_py /usr/bin/python3 || missing+=(python3-redis)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "missing: ${missing[*]}; install them, or run this as root on Debian or Ubuntu" >&2

@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// find a deadlock, by its default.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The same while they are looked for.
-const SHORT_PATIENCE: Duration = Duration::from_millis(200);
+const SHORT_PATIENCE: Duration = Duration::from_millis(100);
 /// The same for those who were held up, each time they are tried again.
 const LEAST_PATIENCE: Duration = Duration::from_millis(50);
 

@@ -1,10 +1,12 @@
 //! Kills of the server at random moments under load: nothing acknowledged is lost, nothing goes back to an older value.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Link, flush, start};
+use anteroom::clock;
+
+use super::{Link, flush, info, start};
 use crate::harness::Server;
 use crate::postgres::Postgres;
 
@@ -187,4 +189,53 @@ fn a_killed_process_loses_nothing_of_what_the_file_has() {
     let total = kill_rounds("everysec", 8);
     println!("8 kills with fsync everysec: {total} acknowledged writes, none missing, none older");
     assert!(total > 1000, "{total}");
+}
+
+/// Rows that others lock for a while, at random, under load; and a kill in the middle of that.
+#[test]
+fn locks_of_others_and_kills_lose_nothing() {
+    let rounds = if std::env::var_os("ANTEROOM_TEST_LONG").is_some() { 60 } else { 6 };
+    // Locks are waited for half of the statement's time.
+    let options = "journal-fsync = \"always\"\nflush-interval = \"20ms\"\nbatch-size = 20\nstatement-timeout = \"400ms\"";
+    let (postgres, mut server) = start(options);
+    let mut places: Vec<Places> = vec![Places::new(); WRITERS as usize];
+    let mut held_up = 0;
+    for round in 0..rounds {
+        let pid = server.pid() as i32;
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for (writer, places) in places.iter_mut().enumerate() {
+                let server = &server;
+                scope.spawn(move || write(server, writer as u64, places, round));
+            }
+            for table in ["users", "plain"] {
+                let (postgres, is_over) = (&postgres, &is_over);
+                scope.spawn(move || {
+                    let mut session = postgres.session();
+                    while !is_over.load(Ordering::Relaxed) {
+                        let row = fastrand::u64(..WRITERS * KEYS) + fastrand::u64(..2) * 1000;
+                        session.run(&format!(
+                            "BEGIN; SELECT id FROM {table} WHERE id IN ({row}, {}) FOR UPDATE",
+                            row + 3
+                        ));
+                        std::thread::sleep(Duration::from_millis(fastrand::u64(..1500)));
+                        session.run("COMMIT");
+                    }
+                });
+            }
+            let begin = clock::monotonic();
+            while begin.elapsed() < Duration::from_millis(fastrand::u64(1500..3000)) {
+                held_up = held_up.max(info(&server, "writebehind_locked"));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            // SAFETY: a signal to a child that is not waited for yet, so its number is still its own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            is_over.store(true, Ordering::Relaxed);
+        });
+        server.kill();
+        server.restart();
+        flush(&server);
+        check(&postgres, &server, &places, &format!("locks, round {round}"));
+    }
+    assert!(held_up > 0, "nothing was ever held up");
 }
