@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::clients::Clients;
 use crate::clock;
-use crate::config::{Config, Settings};
+use crate::config::{Config, Id, Settings};
 use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
 use crate::libraries::Libraries;
@@ -22,7 +22,7 @@ use crate::telemetry::Telemetry;
 use crate::tiers::database::shared::Shared;
 use crate::tiers::database::tier::Tier;
 use crate::tiers::database::write_behind::WriteBehind;
-use crate::tiers::local::{Effects, Keyspace, Waiter, memory};
+use crate::tiers::local::{Effects, Event, EventClass, Keyspace, Waiter, memory};
 use crate::tiers::upstream::Upstream;
 
 /// What is left to the thread for what takes long.
@@ -95,7 +95,7 @@ impl Instance {
             }
         })?;
         let (apart, apart_queue) = std::sync::mpsc::channel();
-        let databases = settings.int(crate::config::Id::Databases) as usize;
+        let databases = settings.int(Id::Databases) as usize;
         let upstream = config.upstream.as_ref().map(|section| Upstream::new(section, &config.keys));
         let upstream = upstream.transpose()?.map(Arc::new);
         let run_id = std::iter::repeat_with(|| fastrand::digit(16));
@@ -154,7 +154,7 @@ impl Instance {
 
     #[cold]
     fn note_long(&self, event: &'static str, millis: u64) {
-        let threshold = self.settings.int(crate::config::Id::LatencyMonitorThreshold);
+        let threshold = self.settings.int(Id::LatencyMonitorThreshold);
         if threshold > 0 && millis >= threshold as u64 {
             self.latency.lock().add(event, clock::wall_ms() / 1000, millis);
         }
@@ -164,6 +164,41 @@ impl Instance {
     pub fn run_apart(&self, waiter: Arc<Waiter>) {
         // The receiver ends only with the process.
         drop(self.apart.send(Apart::Command(waiter)));
+    }
+
+    /// Says something on a channel; returns how many subscriptions heard it.
+    pub fn publish(&self, channel: &[u8], text: &[u8]) -> usize {
+        self.clients.subscriptions.publish(channel, text, self.most_unheard())
+    }
+
+    /// The same on a channel of a shard.
+    pub fn publish_sharded(&self, channel: &[u8], text: &[u8]) -> usize {
+        self.clients.subscriptions.publish_sharded(channel, text, self.most_unheard())
+    }
+
+    /// How many bytes of messages may wait for a subscriber.
+    fn most_unheard(&self) -> usize {
+        match self.settings.output_limits().pubsub.hard {
+            0 => usize::MAX,
+            hard => hard as usize,
+        }
+    }
+
+    /// Tells those who listen what happened to keys, as `notify-keyspace-events` says.
+    pub fn publish_events(&self, events: &[(usize, Event, Box<[u8]>)]) {
+        if self.clients.subscriptions.is_empty() {
+            return;
+        }
+        let kinds = self.settings.int(Id::NotifyKeyspaceEvents) as u32;
+        for (db, event, key) in events {
+            if kinds & EventClass::KEYSPACE != 0 {
+                let channel = [format!("__keyspace@{db}__:").as_bytes(), key].concat();
+                self.publish(&channel, event.name.as_bytes());
+            }
+            if kinds & EventClass::KEYEVENT != 0 {
+                self.publish(format!("__keyevent@{db}__:{}", event.name).as_bytes(), key);
+            }
+        }
     }
 
     /// Has what changes left to be done carried out apart from the worker threads.

@@ -1,9 +1,10 @@
 //! Connected clients: what each connection keeps for itself, and what others may see of it.
 
 mod pushes;
+mod subscriptions;
 mod tracking;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 pub use pushes::Pushes;
+pub use subscriptions::{Audience, Subscriptions};
 pub use tracking::{Tracker, Tracking, TrackingOptions, note_running};
 
 use crate::protocol::{Args, OwnedArgs, Protocol};
@@ -65,6 +67,8 @@ pub struct Client {
     pub blocked: Mutex<Option<Arc<Waiter>>>,
     /// Messages that it is to get between replies.
     pub pushes: Pushes,
+    /// Channels, patterns and channels of shards that it listens to: how many of each.
+    pub subscribed: [AtomicUsize; 3],
     killed: AtomicBool,
     wake: Wake,
 }
@@ -107,6 +111,7 @@ impl Client {
             names: Mutex::new(names),
             blocked: Mutex::new(None),
             pushes: Pushes::default(),
+            subscribed: Default::default(),
             killed: AtomicBool::new(false),
             wake: Wake::default(),
         }
@@ -118,9 +123,19 @@ impl Client {
         self.wake.raise();
     }
 
+    /// Whether it listens to anything.
+    pub fn is_subscribed(&self) -> bool {
+        self.subscribed.iter().any(|count| count.load(Relaxed) > 0)
+    }
+
     /// Sends a message, behind the replies of what has run. Who lets too much of them wait is disconnected.
     pub fn push(&self, message: &[u8]) {
-        if self.pushes.add(message) > MAX_PUSHES {
+        self.push_within(message, MAX_PUSHES);
+    }
+
+    /// The same with so many bytes for too much.
+    pub fn push_within(&self, message: &[u8], most: usize) {
+        if self.pushes.add(message) > most {
             tracing::warn!(client = self.id, "closing: it does not take the messages it asked for");
             self.kill();
         }
@@ -189,6 +204,8 @@ pub struct Clients {
     blocked: AtomicUsize,
     /// Who is told of changes.
     pub tracking: Tracking,
+    /// Who hears what is published.
+    pub subscriptions: Subscriptions,
 }
 
 /// Where a new connection comes from.
@@ -309,6 +326,10 @@ pub struct Session {
     pub watched_upstream: Option<Watched>,
     /// Its own connection upstream, while it has subscriptions there.
     pub stream: Option<Stream>,
+    /// What it listens to.
+    pub subscribed: [BTreeSet<Box<[u8]>>; 3],
+    /// Whether that is anything.
+    pub is_subscribed: bool,
     /// How it is told of changes of what it reads.
     pub tracking: Option<Arc<Tracker>>,
     /// Whether `CLIENT CACHING` came right before.
@@ -368,6 +389,8 @@ impl Session {
             watch_flag: WatchFlag::default(),
             watched_upstream: None,
             stream: None,
+            subscribed: Default::default(),
+            is_subscribed: false,
             tracking: None,
             caching: Caching::Unsaid,
             closing: false,
@@ -380,6 +403,41 @@ impl Session {
     pub fn select(&mut self, db: usize) {
         self.db = db;
         self.client.db.store(db, Relaxed);
+    }
+
+    /// Listens to something from here on.
+    pub fn subscribe(&mut self, clients: &Clients, audience: Audience, name: &[u8]) {
+        if self.subscribed[audience as usize].insert(name.into()) {
+            clients.subscriptions.add(audience, name, &self.client);
+            self.note_subscribed(audience);
+        }
+    }
+
+    /// Listens to it no more.
+    pub fn unsubscribe(&mut self, clients: &Clients, audience: Audience, name: &[u8]) {
+        if self.subscribed[audience as usize].remove(name) {
+            clients.subscriptions.remove(audience, name, &self.client);
+            self.note_subscribed(audience);
+        }
+    }
+
+    /// Listens to nothing any more.
+    pub fn unsubscribe_all(&mut self, clients: &Clients) {
+        if !self.is_subscribed {
+            return;
+        }
+        for audience in [Audience::Channel, Audience::Pattern, Audience::Shard] {
+            for name in std::mem::take(&mut self.subscribed[audience as usize]) {
+                clients.subscriptions.remove(audience, &name, &self.client);
+            }
+            self.note_subscribed(audience);
+        }
+    }
+
+    fn note_subscribed(&mut self, audience: Audience) {
+        let count = self.subscribed[audience as usize].len();
+        self.client.subscribed[audience as usize].store(count, Relaxed);
+        self.is_subscribed = self.subscribed.iter().any(|names| !names.is_empty());
     }
 
     /// Is told of changes from here on, or told in another way.

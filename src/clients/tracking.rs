@@ -15,7 +15,7 @@ use std::sync::atomic::{
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
-use super::{Client, Clients};
+use super::Clients;
 use crate::protocol::{Protocol, Reply};
 use crate::tiers::local::Listener;
 use crate::types::hasher::hash_bytes;
@@ -235,20 +235,34 @@ impl Clients {
 
     /// Sends the message that a key has changed, or any.
     fn push(&self, tracker: &Tracker, key: Option<&[u8]>) {
-        let target = if tracker.options.redirect == 0 { tracker.id } else { tracker.options.redirect };
+        let redirect = tracker.options.redirect;
         let mut message = Vec::new();
-        let mut reply = Reply::new(&mut message, Protocol::Resp3);
-        reply.push(2);
-        let Some(target) = self.get(target) else {
+        let Some(target) = self.get(if redirect == 0 { tracker.id } else { redirect }) else {
             tracker.is_broken.store(true, Relaxed);
+            let mut reply = Reply::new(&mut message, Protocol::Resp3);
+            reply.push(2);
             reply.bulk(b"tracking-redir-broken");
-            reply.integer(tracker.options.redirect as i64);
-            if let Some(own) = self.get(tracker.id) {
-                deliver(&own, &message);
+            reply.integer(redirect as i64);
+            // What cannot be told in RESP2 is not told, as in Redis.
+            if let Some(own) = self.get(tracker.id).filter(|own| own.resp3.load(Relaxed)) {
+                own.push(&message);
             }
             return;
         };
-        reply.bulk(b"invalidate");
+        let resp3 = target.resp3.load(Relaxed);
+        // In RESP2 it is a message on a channel, to one that is redirected to and listens to whatever.
+        if !resp3 && (redirect == 0 || !target.is_subscribed()) {
+            return;
+        }
+        let mut reply = Reply::new(&mut message, if resp3 { Protocol::Resp3 } else { Protocol::Resp2 });
+        if resp3 {
+            reply.push(2);
+            reply.bulk(b"invalidate");
+        } else {
+            reply.array(3);
+            reply.bulk(b"message");
+            reply.bulk(b"__redis__:invalidate");
+        }
         match key {
             Some(key) => {
                 reply.array(1);
@@ -256,14 +270,7 @@ impl Clients {
             }
             None => reply.null(),
         }
-        deliver(&target, &message);
-    }
-}
-
-/// What cannot be told in RESP2 is not told, as in Redis.
-fn deliver(client: &Client, message: &[u8]) {
-    if client.resp3.load(Relaxed) {
-        client.push(message);
+        target.push(&message);
     }
 }
 

@@ -70,11 +70,20 @@ pub const COMMANDS: &[CommandSpec] = &[
         .doc("Puts the connection back to where it began.", "6.2.0", "O(1)", ""),
 ];
 
-fn ping(_: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+fn ping(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    if args.len() > 2 {
+        return Err(ReplyError::wrong_arity("ping"));
+    }
+    // In RESP2 a subscriber gets messages alone.
+    if context.session.is_subscribed && context.session.protocol == Protocol::Resp2 {
+        reply.array(2);
+        reply.bulk(b"pong");
+        reply.bulk(args.get(1).unwrap_or_default());
+        return Ok(());
+    }
     match args.len() {
         1 => reply.simple("PONG"),
-        2 => reply.bulk(args.at(1)),
-        _ => return Err(ReplyError::wrong_arity("ping")),
+        _ => reply.bulk(args.at(1)),
     }
     Ok(())
 }

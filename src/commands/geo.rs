@@ -304,6 +304,8 @@ struct Search<'a> {
     with_distance: bool,
     with_hash: bool,
     destination: Destination<'a>,
+    /// What storing is announced as.
+    stored: Event,
 }
 
 /// One result.
@@ -326,6 +328,7 @@ impl<'a> Search<'a> {
             with_distance: false,
             with_hash: false,
             destination: Destination::Reply,
+            stored: Event::sorted_set("georadiusstore"),
         }
     }
 
@@ -468,7 +471,7 @@ impl<'a> Search<'a> {
         if result.is_empty() {
             view.delete(key, Event::DEL);
         } else {
-            view.store(key, result, Event::sorted_set("georadiusstore"));
+            view.store(key, result, self.stored);
         }
     }
 }
@@ -499,6 +502,7 @@ fn search(
     let mut query = Search::new(None, Shape::Circle { radius: 0.0 }, 1.0);
     if stores {
         query.destination = Destination::Positions(args.at(1));
+        query.stored = Event::sorted_set("geosearchstore");
     }
     let mut options = Options::new(args, first + 1);
     while !options.is_done() {

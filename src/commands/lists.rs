@@ -493,24 +493,29 @@ fn move_element(
     let limit = node_limit(view);
     if source == destination {
         // One edit, so that a list of one element does not vanish in between.
-        view.edit(source, pop_event(from), |list: &mut List| {
+        view.edit(source, push_event(to), |list: &mut List| {
             if let Some(element) = list.pop(from, |item| item.to_vec()) {
                 list.push(to, &element, limit);
                 reply.bulk(&element);
             }
             ((), true)
         })?;
-        view.announce(source, push_event(to));
+        view.announce(source, pop_event(from));
         return Ok(true);
     }
-    let element = view.edit(source, pop_event(from), |list: &mut List| {
-        let element = list.pop(from, |item| item.to_vec());
-        list.shrink(limit);
-        (element, true)
-    })?;
-    let Some(element) = element.flatten() else { return Ok(false) };
+    // It is there before it is gone, as Redis announces it.
+    let place = if from == End::Head { 0 } else { -1 };
+    let list = view.peek_as::<List>(source)?;
+    let Some(element) = list.and_then(|list| list.get(place)).map(|item| item.to_vec()) else {
+        return Ok(false);
+    };
     view.upsert(destination, push_event(to), |list: &mut List| {
         list.push(to, &element, limit);
+        ((), true)
+    })?;
+    view.edit(source, pop_event(from), |list: &mut List| {
+        list.pop(from, |_| ());
+        list.shrink(limit);
         ((), true)
     })?;
     view.count_as_one_change(destination);

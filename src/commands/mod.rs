@@ -21,6 +21,7 @@ mod hashes;
 mod hyperloglogs;
 mod keyspace;
 mod lists;
+mod pubsub;
 mod random;
 pub mod ratelimit;
 mod scanning;
@@ -53,6 +54,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     transactions::COMMANDS,
     scripting::COMMANDS,
     functions::COMMANDS,
+    pubsub::COMMANDS,
     ratelimit::COMMANDS,
     database::COMMANDS,
     cache::COMMANDS,

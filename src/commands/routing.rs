@@ -49,8 +49,9 @@ impl Routing {
         let route = spec.route.unwrap_or(match spec.run {
             Run::Data(_) | Run::Script(_) => Route::Shared,
             Run::Blocking(_) => Route::Dedicated,
-            // Scripts and libraries are upstream's.
-            _ if spec.group == Group::Scripting => Route::Shared,
+            // Scripts, libraries and channels are upstream's.
+            _ if spec.group == Group::PubSub && spec.has(flag::NOSCRIPT) => Route::Stream,
+            _ if matches!(spec.group, Group::Scripting | Group::PubSub) => Route::Shared,
             Run::Limit(_) | Run::Session(_) | Run::Control(_) | Run::Container(_) => Route::Local,
         });
         let is_cacheable = route == Route::Shared
@@ -105,15 +106,6 @@ const fn foreign(name: &'static str, route: Route) -> Foreign {
 
 /// Commands of Redis that have no row here, of which more must be known than upstream says of them.
 const FOREIGN: &[Foreign] = &[
-    foreign("publish", Route::Shared),
-    foreign("spublish", Route::Shared),
-    foreign("pubsub", Route::Shared),
-    foreign("subscribe", Route::Stream),
-    foreign("psubscribe", Route::Stream),
-    foreign("ssubscribe", Route::Stream),
-    foreign("unsubscribe", Route::Stream),
-    foreign("punsubscribe", Route::Stream),
-    foreign("sunsubscribe", Route::Stream),
     foreign("monitor", Route::Stream),
     foreign("sync", NO_REPLICAS),
     foreign("psync", NO_REPLICAS),
@@ -151,6 +143,9 @@ mod tests {
             ("script|load", Route::Shared),
             ("object|encoding", Route::Shared),
             ("memory|usage", Route::Shared),
+            ("publish", Route::Shared),
+            ("pubsub|numsub", Route::Shared),
+            ("ssubscribe", Route::Stream),
         ] {
             assert_eq!(routing(name).route, route, "{name}");
         }
@@ -174,6 +169,6 @@ mod tests {
         for foreign in FOREIGN {
             assert!(COMMANDS.get(foreign.name.as_bytes()).is_none(), "{}: say it in the row", foreign.name);
         }
-        assert!(foreign_command(b"SUBSCRIBE").is_some() && foreign_command(b"get").is_none());
+        assert!(foreign_command(b"MONITOR").is_some() && foreign_command(b"get").is_none());
     }
 }

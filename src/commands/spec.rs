@@ -175,6 +175,7 @@ pub enum Group {
     Server,
     Transactions,
     Scripting,
+    PubSub,
     RateLimit,
     Database,
 }

@@ -17,7 +17,7 @@ use crate::commands::routing::Route;
 use crate::commands::spec::{Attempt, Context, Control, Limiter, OnTimeout, Run, Scope, Script, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
-use crate::protocol::{Args, CommandResult, Reply, ReplyError};
+use crate::protocol::{Args, CommandResult, Protocol, Reply, ReplyError};
 use crate::tiers::local::{Evicted, LockPlan, Locks, ShardHeld, View};
 use crate::types::hasher::hash_bytes;
 
@@ -75,7 +75,7 @@ impl Worker {
             note_running(session.client.id);
         }
         let flow = self.execute_one(session, command, hash, args, out);
-        if is_tracked {
+        if is_tracked || session.is_subscribed {
             Self::after_tracked(session, &flow, out);
         }
         flow
@@ -161,6 +161,9 @@ impl Worker {
         }
         if self.instance.keyspace.is_over_limit() && !self.instance.pause.is_on(self.now_ms()) {
             self.make_room(session, command)?;
+        }
+        if session.is_subscribed && session.protocol == Protocol::Resp2 {
+            only_listens(command)?;
         }
         Ok(command)
     }
@@ -468,7 +471,13 @@ impl Worker {
             }
         }
         let effects = self.effects();
-        effects.events.clear();
+        if !effects.events.is_empty() {
+            let mut events = std::mem::take(&mut effects.events);
+            self.instance.publish_events(&events);
+            events.clear();
+            self.effects().events = events;
+        }
+        let effects = self.effects();
         if std::mem::take(&mut effects.frees_tables_now) {
             effects.tables.clear();
         }
@@ -477,6 +486,20 @@ impl Worker {
             self.instance.free_later(garbage);
         }
     }
+}
+
+/// Whether a client that has subscriptions may run a command: in RESP2, it could not tell a reply from a message.
+#[cold]
+fn only_listens(command: &Command) -> Result<(), ReplyError> {
+    let spec = command.spec;
+    let subscribes = spec.has(flag::PUBSUB | flag::NOSCRIPT);
+    if subscribes || matches!(spec.name, "ping" | "quit" | "reset") {
+        return Ok(());
+    }
+    Err(ReplyError::new(format!(
+        "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+        command.name
+    )))
 }
 
 fn session_queue(transaction: &mut Transaction, command: &Command, args: Args<'_>) -> (usize, usize) {

@@ -12,6 +12,7 @@ use super::worker::Worker;
 use crate::clients::Session;
 use crate::commands::routing::{Route, foreign_command};
 use crate::commands::spec::Run;
+use crate::commands::table::COMMANDS;
 use crate::protocol::{Args, Protocol};
 use crate::tiers::upstream::{Call, Stream, Upstream, Watched, Writing, encode, slot_of};
 
@@ -85,7 +86,10 @@ impl Worker {
             session.stream = None;
             return None;
         }
-        let is_own = foreign_command(args.at(0)).is_some_and(|foreign| foreign.route == Route::Stream);
+        let is_own = match COMMANDS.get(args.at(0)) {
+            Some(command) => command.routing.route == Route::Stream,
+            None => foreign_command(args.at(0)).is_some_and(|foreign| foreign.route == Route::Stream),
+        };
         let ends = ["quit", "reset"].iter().any(|name| args.is(0, name));
         if is_own || ends || session.protocol == Protocol::Resp3 || stream.is_monitor() {
             return None;

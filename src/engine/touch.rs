@@ -47,6 +47,9 @@ pub(super) fn only_key(command: &Command, args: Args<'_>) -> Option<usize> {
 
 pub(super) fn touch_of(command: &Command, args: Args<'_>) -> Touch {
     let spec = command.spec;
+    if spec.has(flag::PUBSUB) {
+        return Touch::Nothing;
+    }
     let changes = spec.has(flag::WRITE) || spec.has(flag::MAY_REPLICATE) && !spec.has(flag::READONLY);
     if let Some(index) = command.single_key() {
         let Some(key) = args.get(index) else { return Touch::Nothing };

@@ -278,6 +278,7 @@ impl Worker {
         session.reply_mode = crate::clients::ReplyMode::On;
         session.authenticated = self.instance.settings.text(crate::config::Id::Requirepass).is_empty();
         session.end_tracking(&self.instance.clients, &self.instance.keyspace);
+        session.unsubscribe_all(&self.instance.clients);
         session.client.no_evict.store(false, Relaxed);
         session.client.no_touch.store(false, Relaxed);
         let mut names = session.client.names.lock();
@@ -289,6 +290,7 @@ impl Worker {
     pub fn end_session(&mut self, session: &mut Session) {
         self.read_clock();
         session.end_tracking(&self.instance.clients, &self.instance.keyspace);
+        session.unsubscribe_all(&self.instance.clients);
         self.discard_transaction(session);
         if self.has_effects() {
             self.settle();

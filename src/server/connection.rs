@@ -387,7 +387,8 @@ impl Connection {
         while self.sent < self.unsent.len() {
             let waiting = self.unsent.len() - self.sent;
             self.session.client.output_buffer.store(waiting, Relaxed);
-            let limit = self.instance.settings.output_limits().normal;
+            let limits = self.instance.settings.output_limits();
+            let limit = if self.session.is_subscribed { limits.pubsub } else { limits.normal };
             let is_over = |bytes: i64| bytes > 0 && waiting as i64 > bytes;
             if !is_over(limit.soft) {
                 over_since = None;

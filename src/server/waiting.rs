@@ -28,7 +28,8 @@ pub(super) async fn unless_ended(
             return Ok(0);
         }
         let idle = instance.settings.int(Id::Timeout);
-        if idle <= 0 {
+        // Who listens may have nothing to say.
+        if idle <= 0 || client.is_subscribed() {
             tokio::select! {
                 biased;
                 read = &mut read => return read,

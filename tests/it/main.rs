@@ -27,6 +27,7 @@ mod postgres;
 mod pressure;
 mod protocol;
 mod proxies;
+mod pubsub;
 mod ratelimit;
 mod script_hazards;
 mod scripts;

@@ -20,6 +20,7 @@ fn describe(client: &Client, tracker: Option<&Tracker>, now_ms: u64) -> String {
     let command = if last == usize::MAX { "NULL" } else { COMMANDS.at(last).name.as_str() };
     let mut flags = String::new();
     for (set, letter) in [
+        (client.is_subscribed(), 'P'),
         (queued > 0, 'x'),
         (client.blocked.lock().is_some(), 'b'),
         (tracker.is_some(), 't'),
@@ -37,7 +38,7 @@ fn describe(client: &Client, tracker: Option<&Tracker>, now_ms: u64) -> String {
     let (query, output) = (client.query_buffer.load(Relaxed), client.output_buffer.load(Relaxed));
     let transaction = client.transaction_memory.load(Relaxed);
     format!(
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch={} \
          qbuf={query} qbuf-free=0 argv-mem=0 multi-mem={transaction} rbs=0 rbp=0 obl=0 oll=0 omem={output} \
          tot-mem={} events=r cmd={command} user={} redir={} resp={} lib-name={} lib-ver={}",
         client.id,
@@ -48,6 +49,9 @@ fn describe(client: &Client, tracker: Option<&Tracker>, now_ms: u64) -> String {
         seconds(client.connected_ms),
         seconds(client.last_request_ms.load(Relaxed)),
         client.db.load(Relaxed),
+        client.subscribed[0].load(Relaxed),
+        client.subscribed[1].load(Relaxed),
+        client.subscribed[2].load(Relaxed),
         queued as i64 - 1,
         client.watching.load(Relaxed),
         super::memory_stats::client_memory(client),
@@ -69,9 +73,8 @@ pub(super) fn info(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply
 pub(super) fn list(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let mut clients = context.instance.clients.list();
     if args.len() == 4 && args.is(2, "type") {
-        if !is_normal(args.at(3))? {
-            clients.clear();
-        }
+        let is_meant = of_type(args.at(3))?;
+        clients.retain(|client| is_meant(client));
     } else if args.len() > 3 && args.is(2, "id") {
         let ids =
             args.skip(3).iter().map(|id| integer(id).map_err(|_| ReplyError::fixed("ERR Invalid client ID")));
@@ -88,11 +91,12 @@ pub(super) fn list(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Re
     Ok(())
 }
 
-/// Whether a client type is that of ordinary clients, which all are.
-fn is_normal(name: &[u8]) -> Result<bool, ReplyError> {
+/// Which clients are of a type.
+fn of_type(name: &[u8]) -> Result<fn(&Client) -> bool, ReplyError> {
     match name.to_ascii_lowercase().as_slice() {
-        b"normal" => Ok(true),
-        b"master" | b"slave" | b"replica" | b"pubsub" => Ok(false),
+        b"normal" => Ok(|client| !client.is_subscribed()),
+        b"pubsub" => Ok(Client::is_subscribed),
+        b"master" | b"slave" | b"replica" => Ok(|_| false),
         _ => Err(ReplyError::showing("ERR Unknown client type '", name, "'")),
     }
 }
@@ -101,7 +105,7 @@ fn is_normal(name: &[u8]) -> Result<bool, ReplyError> {
 #[derive(Default)]
 struct Filter {
     id: Option<u64>,
-    is_normal: Option<bool>,
+    is_of_type: Option<fn(&Client) -> bool>,
     address: Option<String>,
     local_address: Option<String>,
     user: Option<String>,
@@ -118,7 +122,7 @@ impl Filter {
                 let id = id.ok_or(ReplyError::fixed("ERR client-id should be greater than 0"))?;
                 filter.id = Some(id as u64);
             } else if options.take_with("type", 1) {
-                filter.is_normal = Some(is_normal(options.value()?)?);
+                filter.is_of_type = Some(of_type(options.value()?)?);
             } else if options.take_with("addr", 1) {
                 filter.address = Some(shown(options.value()?));
             } else if options.take_with("laddr", 1) {
@@ -144,7 +148,7 @@ impl Filter {
 
     fn means(&self, client: &Client) -> bool {
         self.id.is_none_or(|id| client.id == id)
-            && self.is_normal.unwrap_or(true)
+            && self.is_of_type.is_none_or(|is_of_type| is_of_type(client))
             && self.address.as_ref().is_none_or(|address| client.address == *address)
             && self.local_address.as_ref().is_none_or(|address| client.local_address == *address)
             && self.user.as_ref().is_none_or(|user| client.names.lock().user == *user)

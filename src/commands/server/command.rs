@@ -122,6 +122,7 @@ fn categories(spec: &CommandSpec) -> Vec<&'static str> {
         group(Group::Bitmap, "bitmap"),
         group(Group::HyperLogLog, "hyperloglog"),
         group(Group::Geo, "geo"),
+        set(flag::PUBSUB, "pubsub"),
         is_admin.then_some("admin"),
         Some(if spec.has(flag::FAST) { "fast" } else { "slow" }),
         set(flag::BLOCKING, "blocking"),

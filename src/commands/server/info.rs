@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::super::spec::Arity::AtLeast;
 use super::super::spec::{CommandSpec, Context, Group, Scope, category};
 use super::super::table::COMMANDS;
+use crate::clients::Audience;
 use crate::clock;
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply};
@@ -240,6 +241,10 @@ fn stats(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "evicted_keys", counters.evicted);
     line(text, "keyspace_hits", counters.hits);
     line(text, "keyspace_misses", counters.misses);
+    let subscriptions = &context.instance.clients.subscriptions;
+    line(text, "pubsub_channels", subscriptions.len(Audience::Channel));
+    line(text, "pubsub_patterns", subscriptions.len(Audience::Pattern));
+    line(text, "pubsubshard_channels", subscriptions.len(Audience::Shard));
     let (_, keys, items, prefixes) = context.instance.clients.tracking.figures();
     line(text, "tracking_total_keys", keys);
     line(text, "tracking_total_items", items);

@@ -40,9 +40,9 @@ fn parse(context: &Context<'_, '_>, args: Args<'_>) -> Result<TrackingOptions, R
                 .clients
                 .get(id)
                 .ok_or(ReplyError::fixed("ERR The client ID you want redirect to does not exist"))?;
-            if !target.resp3.load(Relaxed) {
+            if !target.resp3.load(Relaxed) && context.instance.upstream.is_some() {
                 return Err(ReplyError::fixed(
-                    "ERR the connection to redirect to must speak RESP3: there is no publish and subscribe here yet",
+                    "ERR the connection to redirect to must speak RESP3: with an upstream, channels are that's",
                 ));
             }
             asked.redirect = id;

@@ -25,8 +25,17 @@ pub enum EventClass {
     Expired = 1 << 8,
     /// `e`: a key was evicted.
     Evicted = 1 << 9,
+    /// `m`: a key was looked for in vain.
+    Missed = 1 << 11,
     /// `n`: a key was created.
     New = 1 << 14,
+}
+
+impl EventClass {
+    /// `K`: events are told on channels named after keys.
+    pub const KEYSPACE: u32 = 1;
+    /// `E`: events are told on channels named after events.
+    pub const KEYEVENT: u32 = 1 << 1;
 }
 
 /// What happened to a key, in the words of Redis's keyspace notifications.
@@ -60,6 +69,9 @@ impl Event {
     pub const EXPIRED: Self = Self { class: EventClass::Expired, name: "expired" };
     /// The key made room for others.
     pub const EVICTED: Self = Self { class: EventClass::Evicted, name: "evicted" };
+
+    /// A reader looked for the key in vain.
+    pub const MISSED: Self = Self { class: EventClass::Missed, name: "keymiss" };
 
     /// Whether only the key's deadline changed.
     pub fn is_deadline(self) -> bool {

@@ -277,6 +277,7 @@ impl<'a> View<'a> {
                 if found.is_some() {
                     self.remove_expired(hash, key);
                 }
+                self.announce(key, Event::MISSED);
                 None
             }
         }
@@ -377,6 +378,12 @@ impl<'a> View<'a> {
         if self.keyspace.settings().notifies(event.class as u32) {
             self.effects.events.push((self.db, event, key.into()));
         }
+    }
+
+    /// Takes the events so far, to publish them now; none of changes that are only tried.
+    pub fn take_events(&mut self) -> Vec<(usize, Event, Box<[u8]>)> {
+        let is_tried = self.follow.as_ref().is_some_and(|follow| follow.trial.is_some());
+        if is_tried { Vec::new() } else { std::mem::take(&mut self.effects.events) }
     }
 
     /// Frees an entry: at once if that is quick, on another thread if not.
