@@ -11,6 +11,7 @@ use crate::clock;
 use crate::config::{Config, Id, Settings};
 use crate::growth::GrowthMonitor;
 use crate::latency::LatencyMonitor;
+use crate::lazy_free::LazyFree;
 use crate::libraries::Libraries;
 use crate::pause::Pause;
 use crate::protocol::ReplyError;
@@ -74,7 +75,8 @@ pub struct Instance {
     serving: AtomicBool,
     stopping: AtomicBool,
     stop: tokio::sync::Notify,
-    garbage: Sender<Effects>,
+    /// Frees what takes long.
+    pub lazy_free: LazyFree,
     apart: Sender<Apart>,
     write_behind: OnceLock<WriteBehind>,
     /// What is to be done apart from the worker threads; the engine takes the receiver when it starts its thread.
@@ -88,12 +90,7 @@ impl Instance {
     /// If the thread that frees memory cannot be started.
     pub fn start(config: Config) -> std::io::Result<&'static Self> {
         let settings = config.settings.clone();
-        let (garbage, received) = std::sync::mpsc::channel::<Effects>();
-        std::thread::Builder::new().name("lazy-free".to_owned()).spawn(move || {
-            for effects in received {
-                drop(effects);
-            }
-        })?;
+        let lazy_free = LazyFree::start()?;
         let (apart, apart_queue) = std::sync::mpsc::channel();
         let databases = settings.int(Id::Databases) as usize;
         let upstream = config.upstream.as_ref().map(|section| Upstream::new(section, &config.keys));
@@ -121,7 +118,7 @@ impl Instance {
             serving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: tokio::sync::Notify::new(),
-            garbage,
+            lazy_free,
             apart,
             write_behind: OnceLock::new(),
             apart_queue: Mutex::new(Some(apart_queue)),
@@ -136,12 +133,6 @@ impl Instance {
     /// The database that clients begin in.
     pub fn first_db(&self) -> usize {
         self.upstream.as_ref().map_or(0, |upstream| upstream.config.endpoint.db)
-    }
-
-    /// Frees values on the thread for that.
-    pub fn free_later(&self, effects: Effects) {
-        // The receiver ends only with the process; then it does not matter who frees.
-        drop(self.garbage.send(effects));
     }
 
     /// Notes an event for the latency monitor, if it took longer than its threshold.

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod growth;
 pub mod instance;
 pub mod latency;
+pub mod lazy_free;
 pub mod libraries;
 pub mod lua;
 pub mod pause;

@@ -483,7 +483,7 @@ impl Worker {
         }
         if !effects.garbage.is_empty() || !effects.tables.is_empty() {
             let garbage = std::mem::take(effects);
-            self.instance.free_later(garbage);
+            self.instance.lazy_free.free(garbage);
         }
     }
 }

@@ -13,6 +13,7 @@ const RANKS: &[(&str, u8)] = &[
     ("lua", 3),
     ("slow_log", 4),
     ("latency", 4),
+    ("lazy_free", 4),
     ("growth", 4),
     ("pause", 4),
     ("scripts", 4),

@@ -58,3 +58,28 @@ fn every_container_has_help() {
         }
     }
 }
+
+#[test]
+fn what_is_freed_on_the_thread_for_that_is_counted() {
+    let server = Server::anteroom(&[]);
+    let mut client = server.client();
+    for index in 0..30 {
+        client.run(&format!("HSET h{index} a 1"));
+    }
+    let freed = |client: &mut Client, count: u64| {
+        let wanted = format!("lazyfree_pending_objects:0\r\nlazyfreed_objects:{count}\r\n");
+        (0..500).any(|_| {
+            let is_so = client.run("INFO memory").contains(&wanted);
+            if !is_so {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            is_so
+        })
+    };
+    assert_eq!(client.run("UNLINK h0 h1 nothing"), ":2\r\n");
+    assert!(freed(&mut client, 2));
+    assert_eq!(client.run("FLUSHALL ASYNC"), "+OK\r\n");
+    assert!(freed(&mut client, 30));
+    client.run("CONFIG RESETSTAT");
+    assert!(freed(&mut client, 0));
+}

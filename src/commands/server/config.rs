@@ -92,6 +92,7 @@ fn rewrite(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) ->
 fn resetstat(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     context.instance.telemetry.reset();
     context.instance.limits.reset_counts();
+    context.instance.lazy_free.reset();
     context.view.reset_counters();
     reply.ok();
     Ok(())

@@ -192,6 +192,8 @@ fn memory_section(context: &mut Context<'_, '_>, text: &mut String) {
     }
     line(text, "mem_allocator", "jemalloc");
     line(text, "active_defrag_running", 0);
+    line(text, "lazyfree_pending_objects", instance.lazy_free.pending());
+    line(text, "lazyfreed_objects", instance.lazy_free.freed());
 }
 
 /// The machine's memory.

@@ -99,6 +99,11 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// How many values there are to free.
+    pub fn objects(&self) -> u64 {
+        (self.garbage.len() + self.tables.iter().map(Table::len).sum::<usize>()) as u64
+    }
+
     /// Whether there is nothing to do.
     #[inline]
     pub fn is_empty(&self) -> bool {
