@@ -159,6 +159,9 @@ impl Instance {
 
     /// Says something on a channel; returns how many subscriptions heard it.
     pub fn publish(&self, channel: &[u8], text: &[u8]) -> usize {
+        if self.clients.subscriptions.is_empty() {
+            return 0;
+        }
         self.clients.subscriptions.publish(channel, text, self.most_unheard())
     }
 
@@ -177,17 +180,20 @@ impl Instance {
 
     /// Tells those who listen what happened to keys, as `notify-keyspace-events` says.
     pub fn publish_events(&self, events: &[(usize, Event, Box<[u8]>)]) {
-        if self.clients.subscriptions.is_empty() {
+        let subscriptions = &self.clients.subscriptions;
+        if events.is_empty() || subscriptions.is_empty() {
             return;
         }
+        let most = self.most_unheard();
         let kinds = self.settings.int(Id::NotifyKeyspaceEvents) as u32;
         for (db, event, key) in events {
             if kinds & EventClass::KEYSPACE != 0 {
                 let channel = [format!("__keyspace@{db}__:").as_bytes(), key].concat();
-                self.publish(&channel, event.name.as_bytes());
+                subscriptions.publish(&channel, event.name.as_bytes(), most);
             }
             if kinds & EventClass::KEYEVENT != 0 {
-                self.publish(format!("__keyevent@{db}__:{}", event.name).as_bytes(), key);
+                let channel = format!("__keyevent@{db}__:{}", event.name);
+                subscriptions.publish(channel.as_bytes(), key, most);
             }
         }
     }

@@ -57,6 +57,13 @@ impl Message<'_> {
     }
 }
 
+/// Sends a message to listeners; returns how many they are.
+fn tell(listeners: &[Arc<Client>], parts: &[&[u8]], most: usize) -> usize {
+    let mut message = Message { parts, encoded: [None, None] };
+    listeners.iter().for_each(|client| message.send(client, most));
+    listeners.len()
+}
+
 impl Subscriptions {
     fn of(&self, audience: Audience) -> &Mutex<Listeners> {
         match audience {
@@ -96,30 +103,18 @@ impl Subscriptions {
         if self.is_empty() {
             return 0;
         }
-        let mut heard = 0;
         let channels = self.channels.lock();
-        if let Some(listeners) = channels.get(channel) {
-            let mut message = Message { parts: &[b"message", channel, text], encoded: [None, None] };
-            listeners.iter().for_each(|client| message.send(client, most));
-            heard += listeners.len();
-        }
+        let of_channel = channels.get(channel).map_or(0, |to| tell(to, &[b"message", channel, text], most));
         let patterns = self.patterns.lock();
-        for (pattern, listeners) in patterns.iter().filter(|(pattern, _)| glob::matches(pattern, channel)) {
-            let mut message =
-                Message { parts: &[b"pmessage", pattern, channel, text], encoded: [None, None] };
-            listeners.iter().for_each(|client| message.send(client, most));
-            heard += listeners.len();
-        }
-        heard
+        let matching = patterns.iter().filter(|(pattern, _)| glob::matches(pattern, channel));
+        let of_patterns =
+            matching.map(|(pattern, to)| tell(to, &[b"pmessage", pattern, channel, text], most));
+        of_channel + of_patterns.sum::<usize>()
     }
 
     /// Says something on a channel of a shard.
     pub fn publish_sharded(&self, channel: &[u8], text: &[u8], most: usize) -> usize {
-        let shards = self.shards.lock();
-        let Some(listeners) = shards.get(channel) else { return 0 };
-        let mut message = Message { parts: &[b"smessage", channel, text], encoded: [None, None] };
-        listeners.iter().for_each(|client| message.send(client, most));
-        listeners.len()
+        self.shards.lock().get(channel).map_or(0, |to| tell(to, &[b"smessage", channel, text], most))
     }
 
     /// The names that are listened to, those that match a pattern if there is one.

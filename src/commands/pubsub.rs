@@ -127,15 +127,20 @@ const PUBSUB: &[CommandSpec] = &[
     ),
 ];
 
-fn publish(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    // What happened to keys before, in the same transaction or script, is heard before.
+/// What happened to keys before, in the same transaction or script, is heard before what is said.
+fn tell_events(context: &mut Context<'_, '_>) {
     let events = context.view.take_events();
     context.instance.publish_events(&events);
+}
+
+fn publish(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    tell_events(context);
     reply.count(context.instance.publish(args.at(1), args.at(2)));
     Ok(())
 }
 
 fn spublish(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    tell_events(context);
     reply.count(context.instance.publish_sharded(args.at(1), args.at(2)));
     Ok(())
 }

@@ -50,7 +50,7 @@ impl Routing {
             Run::Data(_) | Run::Script(_) => Route::Shared,
             Run::Blocking(_) => Route::Dedicated,
             // Scripts, libraries and channels are upstream's.
-            _ if spec.group == Group::PubSub && spec.has(flag::NOSCRIPT) => Route::Stream,
+            _ if spec.listens() => Route::Stream,
             _ if matches!(spec.group, Group::Scripting | Group::PubSub) => Route::Shared,
             Run::Limit(_) | Run::Session(_) | Run::Control(_) | Run::Container(_) => Route::Local,
         });

@@ -492,6 +492,12 @@ impl CommandSpec {
         self.flags & flags == flags
     }
 
+    /// Whether it changes what a connection listens to.
+    #[inline]
+    pub const fn listens(&self) -> bool {
+        self.has(flag::PUBSUB | flag::NOSCRIPT)
+    }
+
     /// The subcommands, if it is a container.
     pub const fn subcommands(&self) -> &'static [CommandSpec] {
         if let Run::Container(subcommands) = self.run { subcommands } else { self.subcommands }

@@ -470,20 +470,16 @@ impl Worker {
                 self.serve_waiters(db, &key);
             }
         }
+        let instance = self.instance;
         let effects = self.effects();
-        if !effects.events.is_empty() {
-            let mut events = std::mem::take(&mut effects.events);
-            self.instance.publish_events(&events);
-            events.clear();
-            self.effects().events = events;
-        }
-        let effects = self.effects();
+        instance.publish_events(&effects.events);
+        effects.events.clear();
         if std::mem::take(&mut effects.frees_tables_now) {
             effects.tables.clear();
         }
         if !effects.garbage.is_empty() || !effects.tables.is_empty() {
             let garbage = std::mem::take(effects);
-            self.instance.lazy_free.free(garbage);
+            instance.lazy_free.free(garbage);
         }
     }
 }
@@ -492,8 +488,7 @@ impl Worker {
 #[cold]
 fn only_listens(command: &Command) -> Result<(), ReplyError> {
     let spec = command.spec;
-    let subscribes = spec.has(flag::PUBSUB | flag::NOSCRIPT);
-    if subscribes || matches!(spec.name, "ping" | "quit" | "reset") {
+    if spec.listens() || matches!(spec.name, "ping" | "quit" | "reset") {
         return Ok(());
     }
     Err(ReplyError::new(format!(

@@ -302,6 +302,22 @@ impl Client {
         }
     }
 
+    /// All frames that come until a `PING` is answered, in their order, without that answer.
+    pub fn frames(&mut self) -> Vec<String> {
+        let mark = fastrand::u64(..).to_string();
+        self.send(&[b"PING".to_vec(), mark.clone().into_bytes()]);
+        let mark = format!("${}\r\n{mark}\r\n", mark.len());
+        let mut frames = Vec::new();
+        loop {
+            let frame = String::from_utf8_lossy(&self.read()).into_owned();
+            // A subscriber in RESP2 is answered by a message.
+            if frame == mark || frame == format!("*2\r\n$4\r\npong\r\n{mark}") {
+                return frames;
+            }
+            frames.push(frame);
+        }
+    }
+
     /// Sends a command given as words and reads its reply as text.
     pub fn run(&mut self, words: &str) -> String {
         let command: Vec<Vec<u8>> = words.split(' ').map(|word| word.as_bytes().to_vec()).collect();

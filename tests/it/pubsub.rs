@@ -2,22 +2,6 @@
 
 use crate::harness::{Client, Server};
 
-/// All frames that come until a `PING` of this client's is answered, in their order, without that answer.
-fn frames(client: &mut Client) -> Vec<String> {
-    let mark = fastrand::u64(..).to_string();
-    client.send(&[b"PING".to_vec(), mark.clone().into_bytes()]);
-    let mark = format!("${}\r\n{mark}\r\n", mark.len());
-    let mut frames = Vec::new();
-    loop {
-        let frame = String::from_utf8_lossy(&client.read()).into_owned();
-        // A subscriber in RESP2 is answered by a message.
-        if frame == mark || frame == format!("*2\r\n$4\r\npong\r\n{mark}") {
-            return frames;
-        }
-        frames.push(frame);
-    }
-}
-
 fn words(command: &str) -> Vec<Vec<u8>> {
     command.split(' ').map(|word| word.replace('~', " ").into_bytes()).collect()
 }
@@ -41,7 +25,7 @@ fn compare(prepare: &[&str], steps: &str) {
                 clients[who].send(&words(command));
             }
             let reply = (who == 1).then(|| String::from_utf8_lossy(&clients[1].read()).into_owned());
-            let (mut first, mut third) = (frames(&mut clients[0]), frames(&mut clients[2]));
+            let (mut first, mut third) = (clients[0].frames(), clients[2].frames());
             // Redis 7.0 sends a client its own message before the reply, later ones behind it; patterns have no order.
             third.sort();
             if command.starts_with("PUBLISH") {
@@ -115,7 +99,7 @@ fn events_of_keys_whose_time_has_come_or_that_made_room_are_heard() {
     }
     client.run("CONFIG SET maxmemory-policy allkeys-lru maxmemory 1mb");
     client.run("SET more x");
-    let heard = frames(&mut listener);
+    let heard = listener.frames();
     assert!(heard.len() > 50 && heard.iter().all(|frame| frame.contains("evicted\r\n")), "{}", heard.len());
 }
 
@@ -132,9 +116,9 @@ fn changes_are_told_to_one_that_is_redirected_to_in_resp2() {
         heard.push(listener.run("GET k"));
         heard.push(listener.run("SUBSCRIBE __redis__:invalidate"));
         heard.extend([reader.run("MGET k l"), writer.run("MSET k 2 l 3"), reader.run("GET k")]);
-        heard.extend(frames(&mut listener));
+        heard.extend(listener.frames());
         heard.push(writer.run("FLUSHALL"));
-        heard.extend(frames(&mut listener));
+        heard.extend(listener.frames());
         heard
     };
     assert_eq!(hear(&ours), hear(&theirs));
@@ -181,7 +165,7 @@ fn all_hear_the_same_order() {
             });
         }
     });
-    let heard: Vec<Vec<String>> = listeners.iter_mut().map(frames).collect();
+    let heard: Vec<Vec<String>> = listeners.iter_mut().map(Client::frames).collect();
     assert_eq!(heard[0].len(), 2000);
     assert!(heard.iter().all(|other| *other == heard[0]));
 }

@@ -13,21 +13,6 @@ fn resp3(server: &Server) -> Client {
     client
 }
 
-/// All frames that come until a `PING` of this client's is answered, in their order, without that answer.
-fn frames(client: &mut Client) -> Vec<String> {
-    let mark = fastrand::u64(..).to_string();
-    client.send(&[b"PING".to_vec(), mark.clone().into_bytes()]);
-    let end = format!("${}\r\n{mark}\r\n", mark.len());
-    let mut frames = Vec::new();
-    loop {
-        let frame = String::from_utf8_lossy(&client.read()).into_owned();
-        if frame == end {
-            return frames;
-        }
-        frames.push(frame);
-    }
-}
-
 fn told(key: &str) -> String {
     format!(">2\r\n$10\r\ninvalidate\r\n*1\r\n${}\r\n{key}\r\n", key.len())
 }
@@ -76,9 +61,9 @@ fn messages_and_replies_are_those_of_redis() {
                 clients[who].send(&words);
             }
             let reply = (who == 1).then(|| clients[1].read());
-            let mut seen = frames(&mut clients[0]);
+            let mut seen = clients[0].frames();
             // A message may stand before a reply or behind it; Redis tells of prefixes last.
-            seen.extend(frames(&mut clients[0]));
+            seen.extend(clients[0].frames());
             seen.sort();
             (reply, seen)
         };
@@ -107,7 +92,7 @@ fn keys_that_expire_or_are_evicted_are_told() {
     std::thread::sleep(std::time::Duration::from_millis(50));
     // By its own command, which is no change of its own.
     reader.send(&[b"GET".to_vec(), b"k".to_vec()]);
-    let mut seen = frames(&mut reader);
+    let mut seen = reader.frames();
     seen.sort();
     assert_eq!(seen, [told("k"), "_\r\n".to_owned()]);
     for index in 0..200 {
@@ -116,7 +101,7 @@ fn keys_that_expire_or_are_evicted_are_told() {
     }
     writer.run("CONFIG SET maxmemory-policy allkeys-lru maxmemory 1mb");
     writer.run("SET more x");
-    let seen = frames(&mut reader);
+    let seen = reader.frames();
     assert!(seen.len() > 50 && seen.iter().all(|frame| frame.contains("filler:")), "{}", seen.len());
 }
 
@@ -179,7 +164,7 @@ fn another_connection_can_be_told() {
     reader.run("HELLO 3");
     reader.run("GET k");
     writer.run("SET k 3");
-    assert_eq!(frames(&mut reader), [format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{id}\r\n")]);
+    assert_eq!(reader.frames(), [format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{id}\r\n")]);
     assert!(reader.run("CLIENT TRACKINGINFO").contains("broken_redirect"));
 }
 
@@ -236,7 +221,7 @@ fn nobody_keeps_what_has_changed() {
                             answered += 1;
                         }
                     }
-                    for frame in frames(&mut client) {
+                    for frame in client.frames() {
                         forget(&mut kept, &frame);
                     }
                     for (key, value) in &kept {

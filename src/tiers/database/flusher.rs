@@ -2,9 +2,10 @@
 //!
 //! A table is in one batch at a time, so the order of each key holds, and one that is locked holds up no other. Of a batch
 //! with rows that others have locked, the units with those rows are found by bisection and wait apart in the backlog, and
-//! what is written to their keys meanwhile behind them; all else goes on. What the database cannot serve is tried again for as long as it takes, with jittered backoff on the monotonic clock. What it
-//! refuses is bisected, but no transaction is: a change it refuses by itself is put among the dead letters, and the others
-//! go on, those of its transaction together. Only what is committed or buried is complete.
+//! what is written to their keys meanwhile behind them; all else goes on. What the database cannot serve is tried again for
+//! as long as it takes, with jittered backoff on the monotonic clock. What it refuses is bisected, but no transaction is: a
+//! change it refuses by itself is put among the dead letters, and the others go on, those of its transaction together. Only
+//! what is committed or buried is complete.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -76,13 +77,12 @@ impl Backend {
                 self.apply(unit, self.patience(LEAST_PATIENCE), &mut locked).await;
             }
         } else {
-            let tables = batch.changes.first().and_then(|change| self.rules.get(change.rule));
-            let table = tables.map_or(String::new(), |rule| rule.table().to_owned());
+            let rule = batch.changes.first().and_then(|change| self.rules.get(change.rule));
             self.apply(batch, self.patience(PATIENCE), &mut locked).await;
             if !locked.is_empty() {
                 tracing::warn!(
                     rows = locked.len(),
-                    table,
+                    table = rule.map_or("", |rule| rule.table()),
                     "rows are locked in the database: they wait, others do not"
                 );
             }

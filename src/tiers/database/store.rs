@@ -126,6 +126,12 @@ impl Batch {
         Self { changes, units }
     }
 
+    /// A batch for each unit.
+    pub fn apart(self) -> Vec<Self> {
+        let mut changes = self.changes.into_iter();
+        self.units.into_iter().map(|unit| Self::of_one(changes.by_ref().take(unit).collect())).collect()
+    }
+
     /// Two batches of about as many units; the batch itself if it has only one.
     ///
     /// # Errors
@@ -137,14 +143,6 @@ impl Batch {
         let units = self.units.split_off(self.units.len() / 2);
         let changes = self.changes.split_off(self.units.iter().sum());
         Ok((self, Self { changes, units }))
-    }
-}
-
-impl Batch {
-    /// A batch for each unit.
-    pub fn apart(self) -> Vec<Self> {
-        let mut changes = self.changes.into_iter();
-        self.units.into_iter().map(|unit| Self::of_one(changes.by_ref().take(unit).collect())).collect()
     }
 }
 
@@ -291,13 +289,12 @@ pub trait Store: Send + Sync {
     /// Commits a batch, in one transaction, with one statement a table, kind and set of columns.
     fn apply<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), Failure>>;
 
-    /// The same, but waits no longer than `patience` for what others have locked. SQLite has no locks on rows.
+    /// The same, but waits no longer than that for what others have locked. SQLite has no locks on rows.
     fn apply_unless_locked<'a>(
         &'a self,
         batch: &'a Batch,
-        patience: Duration,
+        _patience: Duration,
     ) -> BoxFuture<'a, Result<(), Failure>> {
-        let _ = patience;
         self.apply(batch)
     }
 

@@ -2,8 +2,7 @@
 //!
 //! A head of one cache line says how many there are, and when the oldest and the newest were given: a call that is refused,
 //! and most that are not, read nothing else. Heads lie side by side, apart from the rings, so that those of ten thousand
-//! logs take a hundred and sixty pages of memory rather than thousands, and none is where another's is in the processor's
-//! cache; measured in `benches/ratelimit`.
+//! logs take a hundred and sixty pages of memory rather than thousands.
 //!
 //! Times never descend. The members are not stored: they count up from the oldest's number, which has 19 digits, so that
 //! their order as texts is that of their times, and a permit keeps its member for as long as it is there.
