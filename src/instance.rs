@@ -72,6 +72,7 @@ pub struct Instance {
     pub started: std::time::Instant,
     /// Whether keys past their deadline are looked for (`DEBUG SET-ACTIVE-EXPIRE`).
     pub active_expire: AtomicBool,
+    io_uring: AtomicBool,
     serving: AtomicBool,
     stopping: AtomicBool,
     stop: tokio::sync::Notify,
@@ -115,6 +116,7 @@ impl Instance {
             run_id: run_id.take(40).collect(),
             started: clock::monotonic(),
             active_expire: AtomicBool::new(true),
+            io_uring: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: tokio::sync::Notify::new(),
@@ -239,6 +241,16 @@ impl Instance {
     pub fn stop(&self) {
         self.stopping.store(true, Relaxed);
         self.stop.notify_one();
+    }
+
+    /// Sockets are read and written by io_uring.
+    pub fn use_io_uring(&self) {
+        self.io_uring.store(true, Relaxed);
+    }
+
+    /// Whether they are.
+    pub fn uses_io_uring(&self) -> bool {
+        self.io_uring.load(Relaxed)
     }
 
     /// From here on clients are served.

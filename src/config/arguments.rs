@@ -84,6 +84,9 @@ pub struct Serve {
     /// Worker threads.
     #[arg(long, env = "ANTEROOM_THREADS", value_name = "N")]
     pub threads: Option<String>,
+    /// How sockets are read and written: auto, io_uring or epoll.
+    #[arg(long, env = "ANTEROOM_IO", value_name = "auto|io_uring|epoll")]
+    pub io: Option<String>,
     /// The memory limit, as 100mb; 0 for none.
     #[arg(long, env = "ANTEROOM_MAXMEMORY", value_name = "SIZE")]
     pub maxmemory: Option<String>,

@@ -12,7 +12,7 @@ use super::policies::{self, Policies};
 use super::together::clash;
 use super::units::parse_duration;
 use super::upstream::{KeyRule, UpstreamConfig, read_keys};
-use super::{Config, LimitScope, Settings, Sharing};
+use super::{Config, Io, LimitScope, Settings, Sharing};
 
 /// What is wrong with the configuration: where, which key, and why.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "unixsocket",
             "unixsocketperm",
             "threads",
+            "io",
             "timeout",
             "maxclients",
             "requirepass",
@@ -87,6 +88,7 @@ struct Loader {
     settings: Settings,
     log_json: bool,
     threads: Option<usize>,
+    io: Io,
     shutdown_timeout: Duration,
     admin: Admin,
     policies: Policies,
@@ -132,6 +134,7 @@ impl Loader {
             settings: Settings::default(),
             log_json: false,
             threads: None,
+            io: Io::Auto,
             shutdown_timeout: Duration::from_secs(10),
             admin: Admin::default(),
             policies: Policies::new(),
@@ -240,6 +243,7 @@ impl Loader {
             ("port", &flags.port),
             ("unixsocket", &flags.unixsocket),
             ("threads", &flags.threads),
+            ("io", &flags.io),
             ("maxmemory", &flags.maxmemory),
             ("maxmemory-policy", &flags.maxmemory_policy),
             ("requirepass", &flags.requirepass),
@@ -270,6 +274,15 @@ impl Loader {
                     "text" => false,
                     "json" => true,
                     _ => return Err("must be text or json".to_owned()),
+                };
+                return Ok(());
+            }
+            "io" => {
+                self.io = match value {
+                    "auto" => Io::Auto,
+                    "io_uring" => Io::Uring,
+                    "epoll" => Io::Epoll,
+                    _ => return Err("must be auto, io_uring or epoll".to_owned()),
                 };
                 return Ok(());
             }
@@ -338,6 +351,7 @@ impl Loader {
             port: settings.int(Id::Port) as u16,
             unixsocket: (!unixsocket.is_empty()).then(|| PathBuf::from(&*unixsocket)),
             threads,
+            io: self.io,
             dir: PathBuf::from(&*settings.text(Id::Dir)),
             shutdown_timeout: self.shutdown_timeout,
             log_level: settings.shown(Id::Loglevel),

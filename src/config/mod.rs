@@ -28,6 +28,18 @@ pub use rewrite::{RewriteError, rewrite};
 pub use settings::{SetError, Settings};
 pub use sharing::{LimitScope, OnLimitFailure, Sharing};
 
+/// How client sockets are read and written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Io {
+    /// By io_uring where this system has it and lets the server use it, or else as `Epoll`.
+    #[default]
+    Auto,
+    /// By io_uring, or not at all.
+    Uring,
+    /// By epoll, and a call for each read and write.
+    Epoll,
+}
+
 /// What the server is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -39,6 +51,8 @@ pub struct Config {
     pub unixsocket: Option<PathBuf>,
     /// Worker threads.
     pub threads: usize,
+    /// How sockets are read and written.
+    pub io: Io,
     /// Where files are kept.
     pub dir: PathBuf,
     /// How long stopping may take.

@@ -102,7 +102,8 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, dealt: Dealt) {
     let Dealt { socket, client } = dealt;
     let instance = bench.borrow().worker.instance;
     let listed = Listed { instance, client: client.clone() };
-    match socket.into_stream() {
+    let ring = bench.borrow().ring.clone();
+    match socket.into_stream(ring.as_ref()) {
         Ok(stream) => {
             let authenticated = instance.settings.text(Id::Requirepass).is_empty();
             let mut session = Session::new(client.clone(), authenticated);
@@ -120,7 +121,7 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, dealt: Dealt) {
                 blocked: None,
                 held: None,
             };
-            if let Err(error) = connection.serve().await {
+            if let Err(error) = connection.serve_and_send().await {
                 tracing::debug!(client = client.id, %error, "connection lost");
             }
             if let Some(held) = &connection.held {
@@ -140,6 +141,22 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, dealt: Dealt) {
 }
 
 impl Connection {
+    /// Serves until the end, and lets the last replies go out.
+    async fn serve_and_send(&mut self) -> io::Result<()> {
+        self.serve().await?;
+        let client = &self.session.client;
+        let killed = poll_fn(|context| {
+            while !client.is_killed() {
+                ready!(client.poll_woken(context));
+            }
+            Poll::Ready(())
+        });
+        tokio::select! {
+            sent = self.stream.sent() => sent,
+            () = killed => Ok(()),
+        }
+    }
+
     async fn serve(&mut self) -> io::Result<()> {
         let mut turn = Turn::Read;
         loop {

@@ -5,6 +5,7 @@ mod cron;
 mod descriptors;
 mod listener;
 mod notify;
+mod ring;
 mod run;
 mod stream;
 mod waiting;

@@ -8,9 +8,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::cron;
 use super::listener::Listeners;
 use super::notify;
+use super::ring::Ring;
 use super::workers::{self, Workers};
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Io};
 use crate::instance::Instance;
 use crate::tiers::database;
 use crate::tiers::database::rules::Rules;
@@ -39,12 +40,16 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         crate::admin::start(instance)?;
         super::descriptors::fit(instance);
         let listeners = Listeners::open(instance)?;
+        if uses_io_uring(instance.config.io)? {
+            instance.use_io_uring();
+        }
         let mut workers = Workers::start(instance, threads)?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let addresses = listeners.addresses().join(", ");
-        tracing::info!(%addresses, threads, "ready to accept connections");
+        let io = if instance.uses_io_uring() { "io_uring" } else { "epoll" };
+        tracing::info!(%addresses, threads, io, "ready to accept connections");
         instance.begin_serving();
         notify::tell("READY=1");
         let cron = cron::run(instance);
@@ -69,6 +74,22 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     })
+}
+
+/// Whether sockets are to be read and written by io_uring.
+fn uses_io_uring(io: Io) -> anyhow::Result<bool> {
+    use anyhow::Context;
+    match (io, Ring::probe()) {
+        (Io::Epoll, _) => Ok(false),
+        (Io::Auto | Io::Uring, Ok(())) => Ok(true),
+        (Io::Uring, Err(error)) => {
+            Err(error).context("io_uring cannot be used here (io = \"epoll\" does without)")
+        }
+        (Io::Auto, Err(error)) => {
+            tracing::info!(%error, "io_uring cannot be used here: epoll is");
+            Ok(false)
+        }
+    }
 }
 
 /// Starts the database tier, if there is to be one, and puts it behind the keyspace.

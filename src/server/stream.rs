@@ -1,13 +1,17 @@
-//! A client's socket: TCP or Unix.
+//! A client's socket: TCP or Unix, watched by the runtime or in the thread's ring.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A connected socket, registered with this thread's runtime.
+use super::ring::{Ring, RingStream};
+
+/// A connected socket, registered with this thread's runtime or ring.
 ///
 /// Reading is waiting and reading at once: a read that does not fill its buffer is known to have emptied the socket, so
 /// the next one waits without asking the kernel in vain.
@@ -16,6 +20,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
+    /// Either, in the thread's ring.
+    Ring(RingStream),
 }
 
 /// A connected socket on its way to a worker thread.
@@ -27,14 +33,30 @@ pub enum Accepted {
 }
 
 impl Accepted {
-    /// Registers the socket with the runtime of this thread.
+    /// Puts the socket into the ring of this thread or, if there is none, registers it with its runtime.
     ///
     /// # Errors
     /// If the runtime cannot watch the socket.
-    pub fn into_stream(self) -> io::Result<Stream> {
+    pub fn into_stream(self, ring: Option<&Rc<Ring>>) -> io::Result<Stream> {
+        match (ring, self) {
+            (Some(ring), socket) => Ok(Stream::Ring(ring.add(socket))),
+            (None, Self::Tcp(stream)) => TcpStream::from_std(stream).map(Stream::Tcp),
+            (None, Self::Unix(stream)) => UnixStream::from_std(stream).map(Stream::Unix),
+        }
+    }
+}
+
+impl AsRawFd for Accepted {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Accepted {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
-            Self::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }
@@ -49,6 +71,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Ring(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -59,6 +82,15 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.writable().await,
             Self::Unix(stream) => stream.writable().await,
+            Self::Ring(stream) => stream.writable().await,
+        }
+    }
+
+    /// Waits until what was written is with the kernel, so that it is sent whatever becomes of the connection.
+    pub async fn sent(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+            Self::Ring(stream) => stream.writable().await,
         }
     }
 
@@ -68,6 +100,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_write(buffer),
             Self::Unix(stream) => stream.try_write(buffer),
+            Self::Ring(stream) => stream.try_write(buffer),
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::connection;
+use super::ring::Ring;
 use super::stream::Accepted;
 use crate::clients::Client;
 use crate::engine::Worker;
@@ -43,6 +44,8 @@ pub struct Bench {
     pub input: Box<[u8]>,
     /// Replies as they go to the socket.
     pub output: Vec<u8>,
+    /// What its sockets are in, if the runtime does not watch them.
+    pub ring: Option<Rc<Ring>>,
 }
 
 /// The worker threads.
@@ -66,11 +69,15 @@ impl Workers {
                 // A local runtime: tasks need not be `Send`, and waking one is a push to a queue.
                 match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                     Ok(runtime) => {
-                        drop(started);
                         runtime.block_on(async {
+                            let ring = match instance.uses_io_uring().then(Ring::new).transpose() {
+                                Ok(ring) => ring,
+                                Err(error) => return drop(started.send(error)),
+                            };
+                            drop(started);
                             let links = instance.upstream.clone().filter(|_| hosts_links(count));
                             let hosts = links.map(|upstream| tokio::spawn(upstream.run())).is_some();
-                            serve(instance, dealt).await;
+                            serve(instance, ring, dealt).await;
                             if hosts {
                                 // By the connections that end with this thread.
                                 crate::engine::give_leases_back(instance, true).await;
@@ -108,11 +115,15 @@ impl Workers {
     }
 }
 
-async fn serve(instance: &'static Instance, mut dealt: UnboundedReceiver<Dealt>) {
+async fn serve(instance: &'static Instance, ring: Option<Rc<Ring>>, mut dealt: UnboundedReceiver<Dealt>) {
+    if let Some(ring) = &ring {
+        tokio::task::spawn_local(ring.clone().drive());
+    }
     let bench = Rc::new(RefCell::new(Bench {
         worker: Worker::new(instance),
         input: vec![0; READ_BUFFER].into_boxed_slice(),
         output: Vec::with_capacity(READ_BUFFER),
+        ring,
     }));
     instance.scripts.watch(bench.borrow().worker.upkeep.clone());
     let mut connections = tokio::task::JoinSet::new();

@@ -17,6 +17,7 @@ mod hazards;
 mod hostile;
 mod http;
 mod integers;
+mod io;
 mod latency;
 mod layers;
 mod limiters;

@@ -82,7 +82,7 @@ fn server(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "redis_git_dirty", 0);
     line(text, "os", std::env::consts::OS);
     line(text, "arch_bits", usize::BITS);
-    line(text, "multiplexing_api", "epoll");
+    line(text, "multiplexing_api", if instance.uses_io_uring() { "io_uring" } else { "epoll" });
     line(text, "process_id", std::process::id());
     line(text, "run_id", &instance.run_id);
     line(text, "tcp_port", instance.config.port);
