@@ -118,10 +118,30 @@ impl Inner {
         self.ring.completion().enable_eventfd();
         // What came before the kernel sees that is seen here.
         fence(Ordering::SeqCst);
-        let is_done = self.ring.completion().is_empty();
+        if !self.ring.completion().is_empty() || !self.again.is_empty() {
+            return false;
+        }
         let submission = self.ring.submission();
-        let is_rest = submission.taskrun() || submission.cq_overflow();
-        is_done && !is_rest && self.again.is_empty() && submission.is_empty()
+        let (is_submitted, may_have_more) =
+            (submission.is_empty(), submission.taskrun() || submission.cq_overflow());
+        drop(submission);
+        if is_submitted && may_have_more {
+            self.do_all();
+        }
+        is_submitted && self.ring.completion().is_empty()
+    }
+
+    /// Has the kernel do all that it put off. That there is something may be wrong: it is said a moment after it is put
+    /// off, and so, sometimes, when it is done already, and is not taken back then.
+    fn do_all(&self) {
+        let now = types::Timespec::new();
+        let all = types::SubmitArgs::new().timespec(&now);
+        // It waits for so many answers for no time, and until then does what there is.
+        if let Err(error) = self.ring.submitter().submit_with_args(ANSWERS as usize, &all)
+            && ![libc::ETIME, libc::EINTR].contains(&error.raw_os_error().unwrap_or(0))
+        {
+            tracing::error!(%error, "io_uring does nothing");
+        }
     }
 
     /// The driver sleeps no more.

@@ -1,6 +1,8 @@
 //! Against real sockets: what comes is what was sent, whatever the sizes, the readers and the ends.
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream as StdStream;
+use std::sync::mpsc::RecvTimeoutError;
 
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -8,15 +10,22 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
 
-/// Runs a test on a thread's runtime with a ring in it.
-fn with_ring<T>(test: impl AsyncFnOnce(Rc<Ring>) -> T) -> T {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    runtime.expect("a runtime").block_on(async {
-        let ring = Ring::new().expect("io_uring, which these tests need");
-        tokio::task::spawn_local(ring.clone().drive());
-        let done = tokio::time::timeout(std::time::Duration::from_secs(60), test(ring));
-        done.await.expect("it hangs")
-    })
+/// Runs a test on a thread with a runtime and a ring in it.
+fn with_ring(test: impl AsyncFnOnce(Rc<Ring>) + Send + 'static) {
+    let (ends, end) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        runtime.expect("a runtime").block_on(async {
+            let ring = Ring::new().expect("io_uring, which these tests need");
+            tokio::task::spawn_local(ring.clone().drive());
+            test(ring).await;
+        });
+        drop(ends);
+    });
+    // Watched from outside: a runtime that is kept busy notices no time.
+    let ended: Result<(), _> = end.recv_timeout(std::time::Duration::from_secs(60));
+    assert_ne!(ended, Err(RecvTimeoutError::Timeout), "it hangs");
+    thread.join().expect("no panic");
 }
 
 /// A socket in the ring and its peer.
@@ -120,6 +129,45 @@ fn what_comes_back_is_what_was_sent() {
     });
 }
 
+/// Answers each byte with what another thread, which the runtime watches by itself, says to it.
+async fn relay(mut stream: RingStream) {
+    let (ours, theirs) = StdStream::pair().expect("a pair of sockets");
+    ours.set_nonblocking(true).expect("a socket that does not block");
+    let mut hop = UnixStream::from_std(ours).expect("a watched socket");
+    std::thread::spawn(move || {
+        let mut byte = [0];
+        while (&theirs).read_exact(&mut byte).is_ok() && (&theirs).write_all(&byte).is_ok() {}
+    });
+    while let Ok(byte) = stream.read_u8().await {
+        hop.write_u8(byte).await.expect("room");
+        let byte = hop.read_u8().await.expect("an answer");
+        write_all(&stream, &[byte]).await.expect("room");
+    }
+}
+
+/// What the kernel says a moment too late must neither be missed nor keep the thread busy.
+#[test]
+fn whoever_waits_for_something_else_is_not_kept_waiting() {
+    with_ring(async |ring| {
+        let mut peers = Vec::new();
+        for _ in 0..8 {
+            let (ours, theirs) = StdStream::pair().expect("a pair of sockets");
+            ours.set_nonblocking(true).expect("a socket that does not block");
+            tokio::task::spawn_local(relay(ring.add(Accepted::Unix(ours))));
+            peers.push(std::thread::spawn(move || {
+                for _ in 0..10_000 {
+                    (&theirs).write_all(b"x").expect("room");
+                    (&theirs).read_exact(&mut [0]).expect("the echo");
+                }
+            }));
+        }
+        while peers.iter().any(|peer| !peer.is_finished()) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        peers.into_iter().for_each(|peer| peer.join().expect("no panic"));
+    });
+}
+
 #[test]
 fn who_does_not_read_is_not_read_for_without_end() {
     with_ring(async |ring| {
@@ -213,8 +261,8 @@ fn a_peer_that_goes_away_is_an_error_for_who_writes() {
 
 #[test]
 fn a_ring_ends_with_everything_under_way() {
-    let mut peers = Vec::new();
     with_ring(async |ring| {
+        let mut peers = Vec::new();
         for _ in 0..100 {
             let (mut ours, theirs) = pair(&ring);
             let waits = std::future::poll_fn(|context| {
