@@ -51,6 +51,7 @@ fn dump(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandRe
             ValueRef::Hash(hash) => Source::Hash(hash),
             ValueRef::Set(set) => Source::Set(set),
             ValueRef::SortedSet(set) => Source::SortedSet(set),
+            ValueRef::Stream(stream) => Source::Stream(stream),
         })
     });
     reply.bulk_or_null(payload.as_deref());

@@ -30,6 +30,7 @@ mod server;
 mod sets;
 mod sort;
 mod sorted_sets;
+mod streams;
 mod strings;
 mod transactions;
 
@@ -47,6 +48,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     lists::COMMANDS,
     sets::COMMANDS,
     sorted_sets::COMMANDS,
+    streams::COMMANDS,
     bitmaps::COMMANDS,
     hyperloglogs::COMMANDS,
     geo::COMMANDS,

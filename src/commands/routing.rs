@@ -73,6 +73,7 @@ impl Routing {
                 | Group::HyperLogLog
                 | Group::Geo
         );
+        let is_known = is_known || (spec.group == Group::Stream && is_cacheable);
         Self { route, is_cacheable, rewriting: is_known.then_some(spec.rewriting) }
     }
 }

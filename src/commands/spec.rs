@@ -2,7 +2,7 @@
 
 use crate::clients::Session;
 use crate::instance::Instance;
-use crate::protocol::{Args, CommandResult, Reply, ReplyError};
+use crate::protocol::{Args, CommandResult, OwnedArgs, Reply, ReplyError};
 use crate::ratelimit::RateLimits;
 use crate::tiers::local::View;
 
@@ -169,6 +169,7 @@ pub enum Group {
     List,
     Set,
     SortedSet,
+    Stream,
     HyperLogLog,
     Geo,
     Connection,
@@ -287,6 +288,8 @@ pub struct CommandSpec {
     pub deprecated: Option<(&'static str, &'static str)>,
     /// Tips for clients that spread commands over a cluster.
     pub tips: &'static [&'static str],
+    /// The arguments that it waits with, where those it came with would mean something else later.
+    pub waits_with: Option<fn(&mut View<'_>, Args<'_>) -> OwnedArgs>,
     /// Where it runs if there is an upstream, unless that follows from the rest.
     pub route: Option<Route>,
     /// How its reply differs between RESP2 and RESP3, beside the marks.
@@ -318,6 +321,7 @@ impl CommandSpec {
             subcommands: &[],
             deprecated: None,
             tips: &[],
+            waits_with: None,
             route: None,
             rewriting: Rewriting::Plain,
             is_uncached: false,
@@ -465,6 +469,12 @@ impl CommandSpec {
     /// With these tips for clients.
     pub const fn tips(mut self, tips: &'static [&'static str]) -> Self {
         self.tips = tips;
+        self
+    }
+
+    /// Waiting with other arguments than it came with.
+    pub const fn waits_with(mut self, settle: fn(&mut View<'_>, Args<'_>) -> OwnedArgs) -> Self {
+        self.waits_with = Some(settle);
         self
     }
 

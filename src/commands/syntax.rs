@@ -77,6 +77,15 @@ impl Parser {
         word
     }
 
+    /// A word of a command that is no letter, as the `*` of an id.
+    fn sign(&mut self) -> Option<&'static str> {
+        let all = self.rest;
+        all.starts_with(['=', '~', '*', '$']).then(|| {
+            self.rest = &all[1..];
+            &all[..1]
+        })
+    }
+
     fn name(&mut self) -> Option<&'static str> {
         let name = self.word(|next| next.is_ascii_alphanumeric() || matches!(next, '-' | '_'));
         (!name.is_empty()).then_some(name)
@@ -93,7 +102,7 @@ impl Parser {
 
     fn argument(&mut self) -> Option<Argument> {
         let is_optional = self.take("[");
-        let name = self.name()?;
+        let name = self.sign().or_else(|| self.name())?;
         if name.contains(|character: char| character.is_ascii_lowercase()) {
             return self.described(name, None, is_optional);
         }

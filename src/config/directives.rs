@@ -143,6 +143,8 @@ directives! {
     SetMaxListpackValue "set-max-listpack-value" Memory(0, MAX), "64", true;
     ZsetMaxListpackEntries "zset-max-listpack-entries" = "zset-max-ziplist-entries" Int(0, MAX), "128", true;
     ZsetMaxListpackValue "zset-max-listpack-value" = "zset-max-ziplist-value" Memory(0, MAX), "64", true;
+    StreamNodeMaxBytes "stream-node-max-bytes" Memory(0, MAX), "4096", true;
+    StreamNodeMaxEntries "stream-node-max-entries" Int(0, MAX), "100", true;
     HllSparseMaxBytes "hll-sparse-max-bytes" Memory(0, MAX), "3000", true;
     ProtoMaxBulkLen "proto-max-bulk-len" Memory(1_048_576, INT), "536870912", true;
     ClientQueryBufferLimit "client-query-buffer-limit" Memory(1_048_576, MAX), "1073741824", true;

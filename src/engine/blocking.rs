@@ -10,10 +10,10 @@ use super::rows::Prepared;
 use super::worker::Worker;
 use crate::clients::Session;
 use crate::commands::keys;
-use crate::commands::spec::{Attempt, Group, OnTimeout, Run};
+use crate::commands::spec::{Attempt, Group, OnTimeout, Run, flag};
 use crate::commands::table::{COMMANDS, Command};
 use crate::protocol::{Args, Reply, ReplyError};
-use crate::tiers::local::{Effects, LockPlan, View, Waiter, WaiterOutcome};
+use crate::tiers::local::{Effects, LockPlan, ValueRef, View, Waiter, WaiterOutcome};
 use crate::types::hasher::hash_bytes;
 
 /// A command that waits.
@@ -56,8 +56,9 @@ pub(super) fn register(
             names.push(key.into());
         }
     }
+    let settled = command.spec.waits_with.map_or_else(|| args.to_owned(), |settle| settle(view, args));
     let waiter =
-        Waiter::new(session.client.id, session.db, names, command.index, args.to_owned(), session.protocol);
+        Waiter::new(session.client.id, session.db, names, command.index, settled, session.protocol);
     let waiter = Arc::new(waiter);
     view.wait(&waiter);
     waiter
@@ -181,9 +182,13 @@ impl Worker {
             waiter.finish(WaiterOutcome::Again);
             return Some(true);
         }
-        // A key of the wrong type does not wake those who wait for the right one.
-        let awaited = if command.spec.group == Group::List { "list" } else { "zset" };
-        let has_type = view.peek(key).is_some_and(|value| value.type_name() == awaited);
+        // A key of the wrong type does not wake those who wait for the right one, but the members of a group, which is gone.
+        let has_type = match command.spec.group {
+            Group::Stream if command.spec.has(flag::WRITE) => true,
+            Group::Stream => view.peek(key).is_some_and(|value| matches!(value, ValueRef::Stream(_))),
+            Group::List => view.peek(key).is_some_and(|value| matches!(value, ValueRef::List(_))),
+            _ => view.peek(key).is_some_and(|value| matches!(value, ValueRef::SortedSet(_))),
+        };
         let mut served = None;
         if is_queued && has_type && !waiter.is_finished() {
             let mut encoded = Vec::new();

@@ -17,5 +17,6 @@ pub mod rdb;
 pub mod s3fifo;
 pub mod set;
 pub mod sorted_set;
+pub mod stream;
 pub mod table;
 pub mod thin_bytes;

@@ -117,6 +117,7 @@ fn categories(spec: &CommandSpec) -> Vec<&'static str> {
         either(Group::Set, category::SET, "set"),
         either(Group::SortedSet, category::SORTED_SET, "sortedset"),
         either(Group::List, category::LIST, "list"),
+        group(Group::Stream, "stream"),
         group(Group::Hash, "hash"),
         group(Group::String, "string"),
         group(Group::Bitmap, "bitmap"),

@@ -34,6 +34,7 @@ pub fn state_of(rule: &Rule, value: ValueRef<'_>, deadline: Option<u64>) -> RowS
                 ValueRef::Hash(hash) => Source::Hash(hash),
                 ValueRef::Set(set) => Source::Set(set),
                 ValueRef::SortedSet(set) => Source::SortedSet(set),
+                ValueRef::Stream(stream) => Source::Stream(stream),
             });
             // The deadline of a row that is cached for a time says nothing of the row.
             let expires_ms = deadline.filter(|_| rule.ttl.is_none());

@@ -36,6 +36,7 @@ impl Entry {
             Decoded::Hash(hash) => Self::object(key, Value::Hash(hash), deadline),
             Decoded::Set(set) => Self::object(key, Value::Set(set), deadline),
             Decoded::SortedSet(set) => Self::object(key, Value::SortedSet(set), deadline),
+            Decoded::Stream(stream) => Self::object(key, Value::Stream(stream), deadline),
         }
     }
 }

@@ -27,6 +27,10 @@ pub enum EventClass {
     Evicted = 1 << 9,
     /// `m`: a key was looked for in vain.
     Missed = 1 << 11,
+    /// Nobody is told of it, as of what Redis has no event for.
+    Silent = 0,
+    /// `t`: streams.
+    Stream = 1 << 10,
     /// `n`: a key was created.
     New = 1 << 14,
 }
@@ -60,7 +64,7 @@ macro_rules! event_constructors {
     };
 }
 
-event_constructors!(generic Generic, string String, list List, set Set, hash Hash, sorted_set SortedSet);
+event_constructors!(generic Generic, string String, list List, set Set, hash Hash, sorted_set SortedSet, stream Stream);
 
 impl Event {
     /// The key is gone, by a command or because its collection became empty.
@@ -69,6 +73,9 @@ impl Event {
     pub const EXPIRED: Self = Self { class: EventClass::Expired, name: "expired" };
     /// The key made room for others.
     pub const EVICTED: Self = Self { class: EventClass::Evicted, name: "evicted" };
+
+    /// A change of which Redis tells nobody.
+    pub const SILENT: Self = Self { class: EventClass::Silent, name: "" };
 
     /// A reader looked for the key in vain.
     pub const MISSED: Self = Self { class: EventClass::Missed, name: "keymiss" };

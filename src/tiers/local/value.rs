@@ -6,6 +6,7 @@ use crate::types::listpack::Item;
 use crate::types::prefetch::Part;
 use crate::types::set::Set;
 use crate::types::sorted_set::SortedSet;
+use crate::types::stream::Stream;
 
 /// A value that does not lie in its entry's own allocation.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub enum Value {
     Set(Set),
     /// A sorted set.
     SortedSet(SortedSet),
+    /// A stream: large by itself, and seldom many.
+    Stream(Box<Stream>),
 }
 
 /// A value as a reader sees it, wherever it lies.
@@ -35,6 +38,8 @@ pub enum ValueRef<'a> {
     Set(&'a Set),
     /// A sorted set.
     SortedSet(&'a SortedSet),
+    /// A stream.
+    Stream(&'a Stream),
 }
 
 impl ValueRef<'_> {
@@ -46,6 +51,7 @@ impl ValueRef<'_> {
             Self::Hash(_) => "hash",
             Self::Set(_) => "set",
             Self::SortedSet(_) => "zset",
+            Self::Stream(_) => "stream",
         }
     }
 }
@@ -60,6 +66,7 @@ impl Value {
             Self::Hash(hash) => hash.len() > MANY,
             Self::Set(set) => set.len() > MANY,
             Self::SortedSet(set) => set.len() > MANY,
+            Self::Stream(stream) => stream.nodes() + stream.groups().len() > MANY / 8,
         }
     }
 }
@@ -105,6 +112,25 @@ stored!(Hash, Hash);
 stored!(Set, Set);
 stored!(SortedSet, SortedSet);
 
+impl Stored for Box<Stream> {
+    fn of(value: &Value) -> Option<&Self> {
+        if let Value::Stream(stream) = value { Some(stream) } else { None }
+    }
+    fn of_mut(value: &mut Value) -> Option<&mut Self> {
+        if let Value::Stream(stream) = value { Some(stream) } else { None }
+    }
+    fn into_value(self) -> Value {
+        Value::Stream(self)
+    }
+    /// A stream without entries stays: it knows the last id, and has groups.
+    fn elements(&self) -> usize {
+        1
+    }
+    fn memory(&self) -> usize {
+        size_of::<Stream>() + Stream::memory(self)
+    }
+}
+
 impl Value {
     /// The value as a reader sees it.
     pub fn view(&self) -> ValueRef<'_> {
@@ -114,6 +140,7 @@ impl Value {
             Self::Hash(hash) => ValueRef::Hash(hash),
             Self::Set(set) => ValueRef::Set(set),
             Self::SortedSet(set) => ValueRef::SortedSet(set),
+            Self::Stream(stream) => ValueRef::Stream(stream),
         }
     }
 
@@ -121,7 +148,7 @@ impl Value {
     #[inline]
     pub fn prefetch(&self, part: Part) {
         match self {
-            Self::String(_) | Self::List(_) => {}
+            Self::String(_) | Self::List(_) | Self::Stream(_) => {}
             Self::Hash(hash) => hash.prefetch(part),
             Self::Set(set) => set.prefetch(part),
             Self::SortedSet(set) => set.prefetch(part),
@@ -136,6 +163,7 @@ impl Value {
             Self::Hash(hash) => hash.memory(),
             Self::Set(set) => set.memory(),
             Self::SortedSet(set) => set.memory(),
+            Self::Stream(stream) => Stored::memory(stream),
         }
     }
 }

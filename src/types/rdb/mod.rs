@@ -11,6 +11,7 @@ mod crc64;
 mod functions;
 mod packed;
 mod read;
+mod stream;
 mod value;
 mod write;
 
@@ -67,7 +68,12 @@ mod kind {
     pub const HASH_LISTPACK: u8 = 16;
     pub const ZSET_LISTPACK: u8 = 17;
     pub const LIST_NODES: u8 = 18;
+    /// Without what was deleted and how many were ever added.
+    pub const STREAM_WITHOUT_COUNTS: u8 = 15;
+    /// Without when consumers last got something.
+    pub const STREAM_WITHOUT_ACTIVITY: u8 = 19;
     pub const SET_LISTPACK: u8 = 20;
+    pub const STREAM: u8 = 21;
 }
 
 /// How a list's node lies in the payload.

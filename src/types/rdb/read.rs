@@ -28,7 +28,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Invalid> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Invalid> {
         let (taken, rest) = self.0.split_first_chunk().ok_or(Invalid::Data)?;
         self.0 = rest;
         Ok(*taken)

@@ -5,7 +5,7 @@ use super::read::{Reader, score_of};
 use super::write::Writer;
 use super::{Invalid, kind, node, sealed, unsealed};
 use crate::types::listpack::{Item, NumBuf};
-use crate::types::{hash, list, set, sorted_set};
+use crate::types::{hash, list, set, sorted_set, stream};
 
 /// A value to be written.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,8 @@ pub enum Source<'a> {
     Set(&'a set::Set),
     /// A sorted set.
     SortedSet(&'a sorted_set::SortedSet),
+    /// A stream.
+    Stream(&'a stream::Stream),
 }
 
 /// A value that was read.
@@ -35,6 +37,8 @@ pub enum Decoded {
     Set(set::Set),
     /// A sorted set.
     SortedSet(sorted_set::SortedSet),
+    /// A stream.
+    Stream(Box<stream::Stream>),
 }
 
 /// When values that are read leave their compact encodings.
@@ -84,6 +88,7 @@ pub fn encode(source: Source<'_>) -> Vec<u8> {
             }
         },
         Source::Set(set) => encode_set(&mut writer, set),
+        Source::Stream(stream) => super::stream::write(&mut writer, stream),
         Source::SortedSet(sorted) => match sorted.listpack() {
             Some(pack) => {
                 writer.byte(kind::ZSET_LISTPACK);
@@ -140,6 +145,9 @@ pub fn decode(payload: &[u8], limits: &Limits) -> Result<Decoded, Invalid> {
         }
         kind @ (kind::ZSET | kind::ZSET_TEXT | kind::ZSET_LISTPACK) => {
             read_sorted_set(&mut reader, kind, &limits.sorted_set).map(Decoded::SortedSet)
+        }
+        kind @ (kind::STREAM_WITHOUT_COUNTS | kind::STREAM_WITHOUT_ACTIVITY | kind::STREAM) => {
+            super::stream::read(&mut reader, kind).map(|stream| Decoded::Stream(Box::new(stream)))
         }
         _ => Err(Invalid::Data),
     }
