@@ -57,8 +57,7 @@ pub(super) fn register(
         }
     }
     let settled = command.spec.waits_with.map_or_else(|| args.to_owned(), |settle| settle(view, args));
-    let waiter =
-        Waiter::new(session.client.id, session.db, names, command.index, settled, session.protocol);
+    let waiter = Waiter::new(session.client.id, session.db, names, command.index, settled, session.protocol);
     let waiter = Arc::new(waiter);
     view.wait(&waiter);
     waiter

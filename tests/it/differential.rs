@@ -24,7 +24,7 @@ fn resp3_replies_are_those_of_redis() {
     compare(3, 0xfeed);
 }
 
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 

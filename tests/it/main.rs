@@ -35,6 +35,7 @@ mod scripts;
 mod shared_journal;
 mod shutdown;
 mod store;
+mod streams;
 mod table;
 mod tracking;
 mod upstream;

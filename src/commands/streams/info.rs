@@ -16,18 +16,16 @@ const SHOWN: usize = 10;
 
 /// The subcommands of `XINFO`. What they tell changes by commands that Redis invalidates nothing for.
 pub(super) const XINFO: &[CommandSpec] = &[
-    CommandSpec::data("stream", Family::Stream, AtLeast(3), xinfo_stream).readonly().keys(READ).uncached().doc(
-        "Tells of a stream.",
-        "5.0.0",
-        "O(1)",
-        "key [full-block(FULL [COUNT count:integer])]",
-    ),
-    CommandSpec::data("groups", Family::Stream, Exactly(3), xinfo_groups).readonly().keys(READ).uncached().doc(
-        "Tells of a stream's groups.",
-        "5.0.0",
-        "O(N) in the groups",
-        "key",
-    ),
+    CommandSpec::data("stream", Family::Stream, AtLeast(3), xinfo_stream)
+        .readonly()
+        .keys(READ)
+        .uncached()
+        .doc("Tells of a stream.", "5.0.0", "O(1)", "key [full-block(FULL [COUNT count:integer])]"),
+    CommandSpec::data("groups", Family::Stream, Exactly(3), xinfo_groups)
+        .readonly()
+        .keys(READ)
+        .uncached()
+        .doc("Tells of a stream's groups.", "5.0.0", "O(N) in the groups", "key"),
     CommandSpec::data("consumers", Family::Stream, Exactly(4), xinfo_consumers)
         .readonly()
         .keys(READ)
@@ -87,6 +85,7 @@ fn entry(reply: &mut Reply<'_>, name: &str, entry: Option<Entry<'_>>) {
 }
 
 fn xinfo_stream(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let stream = stream_at(view, args.at(2))?;
     let full = match args.len() {
         3 => None,
         4 if args.is(3, "full") => Some(SHOWN),
@@ -96,7 +95,6 @@ fn xinfo_stream(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> C
         }
         _ => return Err(crate::commands::wrong_subcommand(args)),
     };
-    let stream = stream_at(view, args.at(2))?;
     reply.map(if full.is_some() { 9 } else { 10 });
     number(reply, "length", stream.len());
     number(reply, "radix-tree-keys", stream.nodes() as u64);

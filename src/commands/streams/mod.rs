@@ -163,7 +163,8 @@ pub const COMMANDS: &[CommandSpec] = &[
     ),
 ];
 
-const INVALID_ID: ReplyError = ReplyError::fixed("ERR Invalid stream ID specified as stream command argument");
+const INVALID_ID: ReplyError =
+    ReplyError::fixed("ERR Invalid stream ID specified as stream command argument");
 
 /// An id; without the number behind the dash it is `seq`.
 fn id(text: &[u8], seq: u64) -> Result<StreamId, ReplyError> {
@@ -173,9 +174,7 @@ fn id(text: &[u8], seq: u64) -> Result<StreamId, ReplyError> {
 /// The first id of a range.
 fn start(text: &[u8]) -> Result<StreamId, ReplyError> {
     match text.strip_prefix(b"(") {
-        Some(text) => {
-            id(text, 0)?.next().ok_or(ReplyError::fixed("ERR invalid start ID for the interval"))
-        }
+        Some(text) => id(text, 0)?.next().ok_or(ReplyError::fixed("ERR invalid start ID for the interval")),
         None => StreamId::parse_bound(text, 0).ok_or(INVALID_ID),
     }
 }
@@ -300,9 +299,11 @@ impl Adding {
 
     fn check(&self, adds: bool) -> Result<(), ReplyError> {
         let error = match (self.keep, self.limit) {
-            (None, Some(_)) => "ERR syntax error, LIMIT cannot be used without specifying a trimming strategy",
-            (None, None) if !adds => "ERR syntax error, XTRIM must be called with either MAXLEN or MINID",
-            (Some(_), Some(_)) if !self.is_approximate => {
+            (None, Some(1..)) => {
+                "ERR syntax error, LIMIT cannot be used without specifying a trimming strategy"
+            }
+            (None, _) if !adds => "ERR syntax error, XTRIM must be called with either MAXLEN or MINID",
+            (_, Some(_)) if !self.is_approximate => {
                 "ERR syntax error, LIMIT cannot be used without the special ~ option"
             }
             _ => return Ok(()),
@@ -349,9 +350,9 @@ fn xadd(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandRe
         (added.map(|id| (id, trimmed)), added.is_ok())
     })?;
     let (id, trimmed) = added.map_err(|error| match error {
-        AddError::Exhausted => ReplyError::fixed(
-            "ERR The stream has exhausted the last possible ID, unable to add more items",
-        ),
+        AddError::Exhausted => {
+            ReplyError::fixed("ERR The stream has exhausted the last possible ID, unable to add more items")
+        }
         AddError::NotGreater => ReplyError::fixed(
             "ERR The ID specified in XADD is equal or smaller than the target stream top item",
         ),

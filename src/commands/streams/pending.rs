@@ -14,7 +14,11 @@ const LOOKS: u64 = 10;
 /// That the stream or its group is not there, unless both are.
 fn check_group(view: &mut View<'_>, key: &[u8], group: &[u8]) -> CommandResult {
     let stream = view.peek_as::<Box<Stream>>(key)?;
-    if stream.is_some_and(|stream| stream.group(group).is_some()) { Ok(()) } else { Err(no_group(key, group, "")) }
+    if stream.is_some_and(|stream| stream.group(group).is_some()) {
+        Ok(())
+    } else {
+        Err(no_group(key, group, ""))
+    }
 }
 
 pub(super) fn xpending(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
@@ -22,7 +26,9 @@ pub(super) fn xpending(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_
     let filter = if args.len() == 3 { None } else { Some(Filter::parse(args)?) };
     let now_ms = view.now_ms();
     let stream = view.get::<Box<Stream>>(key)?;
-    let Some(group) = stream.and_then(|stream| stream.group(name)) else { return Err(no_group(key, name, "")) };
+    let Some(group) = stream.and_then(|stream| stream.group(name)) else {
+        return Err(no_group(key, name, ""));
+    };
     match filter {
         None => summarize(group, reply),
         Some(filter) => filter.write(group, now_ms, reply),
@@ -33,7 +39,8 @@ pub(super) fn xpending(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_
 fn summarize(group: &Group, reply: &mut Reply<'_>) {
     reply.array(4);
     reply.count(group.pending().len());
-    let (Some((first, _)), Some((last, _))) = (group.pending().first_key_value(), group.pending().last_key_value())
+    let (Some((first, _)), Some((last, _))) =
+        (group.pending().first_key_value(), group.pending().last_key_value())
     else {
         reply.null();
         reply.null();
@@ -84,7 +91,8 @@ impl<'a> Filter<'a> {
         let array = reply.deferred();
         let mut written = 0;
         let is_asked = |consumer: &[u8]| self.consumer.is_none_or(|asked| *asked == *consumer);
-        let range = if self.from <= self.to { Some(group.pending().range(self.from..=self.to)) } else { None };
+        let range =
+            if self.from <= self.to { Some(group.pending().range(self.from..=self.to)) } else { None };
         for (id, pending) in range.into_iter().flatten() {
             if written == self.count {
                 break;
@@ -131,7 +139,8 @@ impl Claim {
             last_id: StreamId::MIN,
         };
         // A time that is not over yet is now.
-        let past = |millis: i64| u64::try_from(millis).ok().filter(|millis| *millis <= now_ms).unwrap_or(now_ms);
+        let past =
+            |millis: i64| u64::try_from(millis).ok().filter(|millis| *millis <= now_ms).unwrap_or(now_ms);
         while !options.is_done() {
             if options.take("force") {
                 claim.is_forced = true;
@@ -141,7 +150,8 @@ impl Claim {
                 let idle = number(options.value()?, "ERR Invalid IDLE option argument for XCLAIM")?;
                 claim.delivered_ms = past((now_ms as i64).wrapping_sub(idle));
             } else if options.take_with("time", 1) {
-                claim.delivered_ms = past(number(options.value()?, "ERR Invalid TIME option argument for XCLAIM")?);
+                claim.delivered_ms =
+                    past(number(options.value()?, "ERR Invalid TIME option argument for XCLAIM")?);
             } else if options.take_with("retrycount", 1) {
                 let count = number(options.value()?, "ERR Invalid RETRYCOUNT option argument for XCLAIM")?;
                 claim.deliveries = u64::try_from(count).ok();
@@ -183,7 +193,11 @@ pub(super) fn xclaim(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>)
             };
             let deliveries = claim.deliveries.unwrap_or(deliveries + u64::from(!claim.only_ids));
             group.give(*id, consumer, claim.delivered_ms, deliveries);
-            if claim.only_ids { write_id(reply, *id) } else { write_entry(reply, &entry) }
+            if claim.only_ids {
+                write_id(reply, *id)
+            } else {
+                write_entry(reply, &entry)
+            }
             claimed += 1;
         }
         if claimed > 0 {
@@ -204,7 +218,8 @@ pub(super) fn xclaim(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>)
 
 pub(super) fn xautoclaim(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let (key, name, consumer) = (args.at(1), args.at(2), args.at(3));
-    let idle_ms = integer_in(args.at(4), i64::MIN..=i64::MAX, "ERR Invalid min-idle-time argument for XAUTOCLAIM")?;
+    let idle_ms =
+        integer_in(args.at(4), i64::MIN..=i64::MAX, "ERR Invalid min-idle-time argument for XAUTOCLAIM")?;
     let idle_ms = idle_ms.max(0) as u64;
     let from = start(args.at(5))?;
     let mut options = Options::new(args, 6);

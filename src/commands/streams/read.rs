@@ -36,7 +36,8 @@ impl<'a> Request<'a> {
         let mut request = Self::default();
         let mut options = Options::new(args, 1);
         let only = |what: &str| {
-            let text = format!("ERR The {what} option is only supported by XREADGROUP. You called XREAD instead.");
+            let text =
+                format!("ERR The {what} option is only supported by XREADGROUP. You called XREAD instead.");
             if of_group { Ok(()) } else { Err(ReplyError::new(text)) }
         };
         while !options.is_done() {
@@ -109,7 +110,11 @@ fn last_id(view: &mut View<'_>, key: &[u8]) -> Result<StreamId, ReplyError> {
     Ok(view.peek_as::<Box<Stream>>(key)?.map_or(StreamId::MIN, |stream| stream.last_id))
 }
 
-pub(super) fn xread(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<Attempt, ReplyError> {
+pub(super) fn xread(
+    view: &mut View<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Attempt, ReplyError> {
     let request = Request::parse(args, false)?;
     let mut behind = Vec::with_capacity(request.streams);
     for (key, text) in request.pairs(args) {
@@ -190,7 +195,8 @@ pub(super) fn xreadgroup(
             let gives = match from {
                 From::New => {
                     let given = stream.group(group).map_or(StreamId::MAX, |group| group.last_id);
-                    let has_some = given.next().is_some_and(|from| stream.range(from, StreamId::MAX).next().is_some());
+                    let has_some =
+                        given.next().is_some_and(|from| stream.range(from, StreamId::MAX).next().is_some());
                     has_some.then(|| give_new(stream, &request, key, (group, consumer), now_ms, reply))
                 }
                 From::Behind(id) => {
@@ -257,7 +263,8 @@ fn give_again(
 ) {
     begin_stream(reply, key);
     let most = if request.count == 0 { usize::MAX } else { request.count };
-    let pending = stream.group(name).and_then(|group| group.consumer(consumer)).map(|consumer| &consumer.pending);
+    let pending =
+        stream.group(name).and_then(|group| group.consumer(consumer)).map(|consumer| &consumer.pending);
     let ids: Vec<StreamId> = match (pending, behind.next()) {
         (Some(pending), Some(from)) => pending.range(from..).take(most).copied().collect(),
         _ => Vec::new(),

@@ -1,10 +1,13 @@
 //! Round trips, payloads of the real Redis, and garbage.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::types::listpack::Item;
-use crate::types::{hash, list, set, sorted_set};
+use crate::types::stream::{Group, NewId, Stream, StreamId};
+use crate::types::{hash, list, set, sorted_set, stream};
 
 const LIMITS: Limits = Limits {
     list: -2,
@@ -61,7 +64,32 @@ fn value() -> impl Strategy<Value = Decoded> {
             }
             Decoded::SortedSet(sorted)
         }),
+        (prop::collection::btree_map(0u64..50, element(), 0..20), any::<bool>(), 0usize..9).prop_map(
+            |(entries, deletes, given)| Decoded::Stream(Box::new(stream_of(&entries, deletes, given)))
+        ),
     ]
+}
+
+/// A stream of these entries with a group, of which some are pending.
+fn stream_of(entries: &BTreeMap<u64, Vec<u8>>, deletes: bool, given: usize) -> Stream {
+    let mut stream = Stream::default();
+    for (ms, value) in entries {
+        let id = NewId::Exactly(StreamId { ms: *ms, seq: 1 });
+        stream.add(id, &[(b"f", value)], stream::Limits { bytes: 100, entries: 3 }).unwrap();
+    }
+    if deletes && let Some((ms, _)) = entries.first_key_value() {
+        stream.delete(&[StreamId { ms: *ms, seq: 1 }]);
+    }
+    let mut group = Group::new(StreamId { ms: 9, seq: 0 }, Some(3));
+    for (index, ms) in entries.keys().take(given).enumerate() {
+        let name: &[u8] = if index % 2 == 0 { b"a" } else { b"b" };
+        group.create_consumer(name, 7);
+        group.give(StreamId { ms: *ms, seq: 1 }, name, 8, 2);
+        group.note_active(name, 9);
+    }
+    group.create_consumer(b"idle", 5);
+    stream.create_group(b"g", group);
+    stream
 }
 
 fn payload(value: &Decoded) -> Vec<u8> {
@@ -71,6 +99,7 @@ fn payload(value: &Decoded) -> Vec<u8> {
         Decoded::Hash(hash) => Source::Hash(hash),
         Decoded::Set(set) => Source::Set(set),
         Decoded::SortedSet(sorted) => Source::SortedSet(sorted),
+        Decoded::Stream(stream) => Source::Stream(stream),
     })
 }
 
@@ -98,6 +127,12 @@ proptest! {
                 Decoded::List(list) => vec![format!("{:?}", list.iter().map(|item| item.to_vec()).collect::<Vec<_>>())],
                 Decoded::SortedSet(sorted) => {
                     sorted.iter(0, false).map(|(member, score)| format!("{:?} {score:?}", member.to_vec())).collect()
+                }
+                Decoded::Stream(stream) => {
+                    let all = stream.range(StreamId::MIN, StreamId::MAX);
+                    let entry = |entry: stream::Entry<'_>| format!("{:?} {:?}", entry.id, entry.fields().collect::<Vec<_>>());
+                    let counts = (stream.len(), stream.last_id, stream.max_deleted_id, stream.entries_added);
+                    all.map(entry).chain([format!("{counts:?} {:?}", stream.groups())]).collect()
                 }
                 Decoded::String(bytes) => vec![format!("{bytes:?}")],
             };

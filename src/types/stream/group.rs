@@ -75,7 +75,10 @@ impl Group {
             }
             Place::Vacant(place) => {
                 let pending = BTreeSet::new();
-                (place.insert(Consumer { name: name.into(), seen_ms: now_ms, active_ms: None, pending }), true)
+                (
+                    place.insert(Consumer { name: name.into(), seen_ms: now_ms, active_ms: None, pending }),
+                    true,
+                )
             }
         }
     }

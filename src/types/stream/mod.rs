@@ -129,7 +129,12 @@ impl Stream {
     ///
     /// # Errors
     /// Why it is not added.
-    pub fn add(&mut self, id: NewId, fields: &[(&[u8], &[u8])], limits: Limits) -> Result<StreamId, AddError> {
+    pub fn add(
+        &mut self,
+        id: NewId,
+        fields: &[(&[u8], &[u8])],
+        limits: Limits,
+    ) -> Result<StreamId, AddError> {
         let id = self.choose(id)?;
         let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
         if bytes > MAX_NODE {
@@ -370,7 +375,8 @@ impl Stream {
     /// Adds a node that was read; says whether it makes sense.
     pub(super) fn add_read_node(&mut self, first: StreamId, pack: Listpack) -> bool {
         let Some(node) = Node::read(pack, first) else { return false };
-        let is_behind = self.nodes.last_key_value().is_none_or(|(before, last)| last.last_id(*before) < first);
+        let is_behind =
+            self.nodes.last_key_value().is_none_or(|(before, last)| last.last_id(*before) < first);
         if is_behind {
             self.len += node.live();
             self.last_id = node.last_id(first);

@@ -88,11 +88,18 @@ impl Node {
         node.0.seek(node.number_at(2)?.checked_add(3)?).filter(|_| node.number_at(2) >= Some(0))?;
         while let Some(at) = cursor {
             let (entry, next) = node.entry_at(first, at)?;
-            if last.is_some_and(|last| entry.id <= last) || entry.id < first || entry.fields().count() != entry.len {
+            if last.is_some_and(|last| entry.id <= last)
+                || entry.id < first
+                || entry.fields().count() != entry.len
+            {
                 return None;
             }
             last = Some(entry.id);
-            if entry.is_deleted { deleted += 1 } else { live += 1 }
+            if entry.is_deleted {
+                deleted += 1
+            } else {
+                live += 1
+            }
             cursor = next;
         }
         (live > 0 && head == (live, deleted)).then_some(node)
@@ -190,10 +197,7 @@ impl Node {
         // The count of elements, for those who walk backwards.
         let elements = if has_names { 2 * len + 4 } else { len + 3 };
         number(at).filter(|number| *number == elements as i64)?;
-        let id = StreamId {
-            ms: first.ms.wrapping_add(ms as u64),
-            seq: first.seq.wrapping_add(seq as u64),
-        };
+        let id = StreamId { ms: first.ms.wrapping_add(ms as u64), seq: first.seq.wrapping_add(seq as u64) };
         let entry = Entry {
             id,
             pack,
@@ -228,7 +232,11 @@ impl Node {
     }
 
     /// Deletes the entries from the first on for as long as `is_wanted` says; how many those were.
-    pub(super) fn delete_while(&mut self, first: StreamId, mut is_wanted: impl FnMut(StreamId) -> bool) -> u64 {
+    pub(super) fn delete_while(
+        &mut self,
+        first: StreamId,
+        mut is_wanted: impl FnMut(StreamId) -> bool,
+    ) -> u64 {
         let ids: Vec<StreamId> =
             self.entries(first).map(|entry| entry.id).take_while(|id| is_wanted(*id)).collect();
         ids.iter().filter(|id| self.delete(first, **id)).count() as u64
@@ -237,7 +245,8 @@ impl Node {
     /// Deletes an entry; says whether there was one.
     pub(super) fn delete(&mut self, first: StreamId, id: StreamId) -> bool {
         let found = self.with_deleted(first).find(|entry| entry.id >= id).filter(|entry| entry.id == id);
-        let Some((flags, has_names)) = found.filter(|entry| !entry.is_deleted).map(|it| (it.flags, it.has_names))
+        let Some((flags, has_names)) =
+            found.filter(|entry| !entry.is_deleted).map(|it| (it.flags, it.has_names))
         else {
             return false;
         };
