@@ -502,6 +502,11 @@ impl CommandSpec {
         self.flags & flags == flags
     }
 
+    /// Whether it waits for its keys to be gone as well: a member of a group, whose group may be.
+    pub fn waits_for_absence(&self) -> bool {
+        matches!(self.run, Run::Blocking(_)) && self.group == Group::Stream && self.has(flag::WRITE)
+    }
+
     /// Whether it changes what a connection listens to.
     #[inline]
     pub const fn listens(&self) -> bool {

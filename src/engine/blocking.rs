@@ -10,7 +10,7 @@ use super::rows::Prepared;
 use super::worker::Worker;
 use crate::clients::Session;
 use crate::commands::keys;
-use crate::commands::spec::{Attempt, Group, OnTimeout, Run, flag};
+use crate::commands::spec::{Attempt, Group, OnTimeout, Run};
 use crate::commands::table::{COMMANDS, Command};
 use crate::protocol::{Args, Reply, ReplyError};
 use crate::tiers::local::{Effects, LockPlan, ValueRef, View, Waiter, WaiterOutcome};
@@ -181,9 +181,9 @@ impl Worker {
             waiter.finish(WaiterOutcome::Again);
             return Some(true);
         }
-        // A key of the wrong type does not wake those who wait for the right one, but the members of a group, which is gone.
+        // A key of the wrong type does not wake those who wait for the right one.
         let has_type = match command.spec.group {
-            Group::Stream if command.spec.has(flag::WRITE) => true,
+            _ if command.spec.waits_for_absence() => true,
             Group::Stream => view.peek(key).is_some_and(|value| matches!(value, ValueRef::Stream(_))),
             Group::List => view.peek(key).is_some_and(|value| matches!(value, ValueRef::List(_))),
             _ => view.peek(key).is_some_and(|value| matches!(value, ValueRef::SortedSet(_))),

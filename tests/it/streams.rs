@@ -221,7 +221,7 @@ fn wait_on(server: &Server, protocol: u8) -> Vec<String> {
     does.run("CONFIG SET notify-keyspace-events KEA");
     listens.run("HELLO 3");
     listens.run("PSUBSCRIBE __keyspace@*");
-    let mut waiting = |does: &mut Client, command: &str| {
+    let waiting = |does: &mut Client, command: &str| {
         let mut waits = server.client();
         waits.run(&format!("HELLO {protocol}"));
         waits.send_raw(format!("{command}\r\n").as_bytes());
@@ -290,6 +290,8 @@ fn members_of_a_group_that_is_gone_do_not_wait() {
         let mut waits = server.client();
         waits.send_raw(b"XREADGROUP GROUP g c BLOCK 0 STREAMS s >\r\n");
         while !does.run("INFO clients").contains("blocked_clients:1\r\n") {}
+        let info = does.run("INFO clients");
+        assert!(info.contains("total_blocking_keys:1\r\ntotal_blocking_keys_on_nokey:1\r\n"), "{info}");
         does.run(happens);
         assert_eq!(String::from_utf8(waits.read()).unwrap(), told, "{happens}");
     }

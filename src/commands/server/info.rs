@@ -1,5 +1,6 @@
 //! `INFO`.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -126,6 +127,17 @@ fn clients(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "blocked_clients", instance.clients.blocked());
     line(text, "tracking_clients", instance.clients.tracking.figures().0);
     line(text, "clients_in_timeout_table", 0);
+    let waiting = list.iter().filter_map(|client| client.blocked.lock().clone());
+    let (mut keys, mut keys_or_none) = (HashSet::new(), HashSet::new());
+    for waiter in waiting {
+        let named = || waiter.keys.iter().map(|key| (waiter.db, key.clone()));
+        keys.extend(named());
+        if COMMANDS.at(waiter.command).spec.waits_for_absence() {
+            keys_or_none.extend(named());
+        }
+    }
+    line(text, "total_blocking_keys", keys.len());
+    line(text, "total_blocking_keys_on_nokey", keys_or_none.len());
 }
 
 fn human(bytes: usize) -> String {

@@ -330,7 +330,7 @@ impl Adding {
 fn xadd(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let adding = Adding::parse(args, Some(view.now_ms()))?;
     let fields = args.skip(adding.next);
-    let Some(new_id) = adding.id.filter(|_| fields.len() >= 2 && fields.len() % 2 == 0) else {
+    let Some(new_id) = adding.id.filter(|_| fields.len() >= 2 && fields.len().is_multiple_of(2)) else {
         return Err(ReplyError::wrong_arity("xadd"));
     };
     if new_id == NewId::Exactly(StreamId::MIN) {

@@ -48,7 +48,7 @@ impl<'a> Request<'a> {
             } else if options.take_with("streams", 1) {
                 request.first = args.len() - options.remaining();
                 request.streams = options.remaining() / 2;
-                if options.remaining() % 2 != 0 {
+                if !options.remaining().is_multiple_of(2) {
                     let (name, mark) = if of_group { ("xreadgroup", '>') } else { ("xread", '$') };
                     return Err(ReplyError::new(format!(
                         "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '{mark}' must be specified."
@@ -200,7 +200,8 @@ pub(super) fn xreadgroup(
                     has_some.then(|| give_new(stream, &request, key, (group, consumer), now_ms, reply))
                 }
                 From::Behind(id) => {
-                    Some(give_again(stream, &request, key, (group, consumer), (id, now_ms), reply))
+                    give_again(stream, &request, key, (group, consumer), (id, now_ms), reply);
+                    Some(())
                 }
             };
             ((is_new, gives.is_some()), is_new || gives.is_some())
