@@ -203,7 +203,7 @@ const TEMPLATES: &[&str] = &[
     "GEORADIUSBYMEMBER g a @ km COUNT @ ASC",
     "GEOSEARCHSTORE dst g FROMMEMBER a BYRADIUS @ km COUNT @",
     "XADD x @-@ f v",
-    "XADD x MAXLEN @ * f v",
+    "XADD x MAXLEN @ 5000000000-* f v",
     "XRANGE x @ @ COUNT @",
     "XREVRANGE x @ @ COUNT @",
     "XTRIM x MAXLEN @",
