@@ -19,6 +19,7 @@ use crate::ratelimit::RateLimits;
 use crate::ratelimit::leases::Leases;
 use crate::scripts::Scripts;
 use crate::slow_log::SlowLog;
+use crate::snapshots::Snapshots;
 use crate::telemetry::Telemetry;
 use crate::tiers::database::shared::Shared;
 use crate::tiers::database::tier::Tier;
@@ -78,6 +79,10 @@ pub struct Instance {
     stop: tokio::sync::Notify,
     /// Frees what takes long.
     pub lazy_free: LazyFree,
+    /// Files with all keys.
+    pub snapshots: Snapshots,
+    /// Whether `SHUTDOWN` said to write one, or not to.
+    pub last_snapshot: Mutex<Option<bool>>,
     apart: Sender<Apart>,
     write_behind: OnceLock<WriteBehind>,
     /// What is to be done apart from the worker threads; the engine takes the receiver when it starts its thread.
@@ -121,6 +126,8 @@ impl Instance {
             stopping: AtomicBool::new(false),
             stop: tokio::sync::Notify::new(),
             lazy_free,
+            snapshots: Snapshots::default(),
+            last_snapshot: Mutex::new(None),
             apart,
             write_behind: OnceLock::new(),
             apart_queue: Mutex::new(Some(apart_queue)),

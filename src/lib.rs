@@ -25,6 +25,7 @@ pub mod ratelimit;
 pub mod scripts;
 pub mod server;
 pub mod slow_log;
+pub mod snapshots;
 pub mod telemetry;
 pub mod tiers;
 pub mod types;

@@ -5,8 +5,8 @@ use super::keys::{access::*, key_at};
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Group, category};
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
-use crate::tiers::local::{Entry, Event, ValueRef, View, access_record, rdb_limits};
-use crate::types::rdb::{self, Invalid, Source};
+use crate::tiers::local::{Entry, Event, View, access_record, rdb_limits};
+use crate::types::rdb::{self, Invalid};
 
 /// The rows of this family.
 pub const COMMANDS: &[CommandSpec] = &[
@@ -44,16 +44,7 @@ impl From<Invalid> for ReplyError {
 }
 
 fn dump(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let payload = view.read(args.at(1)).map(|value| {
-        rdb::encode(match value {
-            ValueRef::String(item) => Source::String(item),
-            ValueRef::List(list) => Source::List(list),
-            ValueRef::Hash(hash) => Source::Hash(hash),
-            ValueRef::Set(set) => Source::Set(set),
-            ValueRef::SortedSet(set) => Source::SortedSet(set),
-            ValueRef::Stream(stream) => Source::Stream(stream),
-        })
-    });
+    let payload = view.read(args.at(1)).map(|value| rdb::encode(value.source()));
     reply.bulk_or_null(payload.as_deref());
     Ok(())
 }

@@ -80,6 +80,10 @@ pub(super) enum Kind {
     OutputLimits,
     /// Numbers from 0 to 100.
     Percentiles,
+    /// Seconds and changes, pair by pair.
+    SavePoints,
+    /// The name of a file, without a path.
+    FileName,
 }
 
 /// One directive.
@@ -123,7 +127,7 @@ macro_rules! directives {
     };
 }
 
-use Kind::{Bool, Events, Int, Memory, Octal, OutputLimits, Percentiles, Text, Word};
+use Kind::{Bool, Events, FileName, Int, Memory, Octal, OutputLimits, Percentiles, SavePoints, Text, Word};
 
 const MAX: i64 = i64::MAX;
 const INT: i64 = i32::MAX as i64;
@@ -171,7 +175,8 @@ directives! {
     Loglevel "loglevel" Word(&["error", "warn", "info", "debug", "trace"]), "info", false;
     Threads "threads" Int(1, 1024), "1", false;
     ShutdownTimeout "shutdown-timeout" Int(0, INT), "10", false;
-    Save "save" Word(&[""]), "", true;
+    Save "save" SavePoints, "", true;
+    Dbfilename "dbfilename" FileName, "dump.rdb", true;
     Appendonly "appendonly" Bool, "no", false;
     Hz "hz" Int(1, 500), "10", true;
     ActiveExpireEffort "active-expire-effort" Int(1, 10), "1", true;

@@ -73,6 +73,8 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "tcp-keepalive",
             "tcp-backlog",
             "dir",
+            "save",
+            "dbfilename",
             "databases",
             "shutdown-timeout",
             "log-level",

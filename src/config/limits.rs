@@ -1,4 +1,4 @@
-//! The values of two directives that are lists: `client-output-buffer-limit` and `latency-tracking-info-percentiles`.
+//! The values of directives that are lists: `client-output-buffer-limit`, `latency-tracking-info-percentiles` and `save`.
 
 use std::fmt;
 
@@ -80,6 +80,27 @@ impl fmt::Display for OutputLimits {
     }
 }
 
+/// A point of the schedule of snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SavePoint {
+    /// After so many seconds,
+    pub seconds: u64,
+    /// if there were so many changes.
+    pub changes: u64,
+}
+
+/// The schedule of snapshots: `seconds changes`, any number of times.
+pub(super) fn parse_save_points(text: &str) -> Result<Vec<SavePoint>, String> {
+    let wrong = || "Invalid save parameters".to_owned();
+    let words: Vec<u64> =
+        text.split_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
+    let (points, rest) = words.as_chunks::<2>();
+    if !rest.is_empty() || points.iter().any(|[seconds, _]| *seconds == 0) {
+        return Err(wrong());
+    }
+    Ok(points.iter().map(|[seconds, changes]| SavePoint { seconds: *seconds, changes: *changes }).collect())
+}
+
 /// Percentiles, each from 0 to 100.
 pub(super) fn parse_percentiles(text: &str) -> Result<Vec<f64>, String> {
     let parse = |word: &str| word.parse().ok().filter(|percentile| (0.0..=100.0).contains(percentile));
@@ -101,6 +122,16 @@ mod tests {
         assert_eq!((changed.replica, changed.pubsub), (OutputLimit::default(), default.pubsub));
         for wrong in ["", "normal 1 2", "nobody 0 0 0", "normal -1 0 0", "normal x 0 0"] {
             assert!(default.with(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn save_points_come_in_pairs() {
+        let point = |seconds, changes| SavePoint { seconds, changes };
+        assert_eq!(parse_save_points("3600 1 300  100").unwrap(), [point(3600, 1), point(300, 100)]);
+        assert_eq!(parse_save_points("").unwrap(), []);
+        for wrong in ["1", "1 2 3", "0 1", "-1 1", "1 -1", "a b"] {
+            assert!(parse_save_points(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use admin::{Admin, Secret};
 pub use directives::{Id, Policy};
 pub use file::{ConfigError, read_policies};
-pub use limits::{OutputLimit, OutputLimits};
+pub use limits::{OutputLimit, OutputLimits, SavePoint};
 pub use policies::{Algorithm, Policies, Policy as RatePolicy, Rule, RuleError, Rules};
 pub use rewrite::{RewriteError, rewrite};
 pub use settings::{SetError, Settings};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use parking_lot::RwLock;
 
 use super::directives::{DIRECTIVES, IDS, Id, Kind, Policy, format_events, parse_events};
-use super::limits::{OutputLimits, parse_percentiles};
+use super::limits::{OutputLimits, SavePoint, parse_percentiles, parse_save_points};
 use super::units::parse_memory;
 use crate::types::glob;
 
@@ -100,6 +100,11 @@ impl Settings {
         bits & class != 0 && bits & 3 != 0
     }
 
+    /// The schedule of snapshots.
+    pub fn save_points(&self) -> Vec<SavePoint> {
+        parse_save_points(&self.text(Id::Save)).unwrap_or_default()
+    }
+
     /// The directives whose names match one of the patterns, with their values as `CONFIG GET` shows them.
     pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(&'static str, String)> {
         let wanted =
@@ -124,7 +129,9 @@ impl Settings {
             Kind::Int(..) | Kind::Memory(..) => number.to_string(),
             Kind::Octal(..) => format!("{number:o}"),
             Kind::Word(words) => words.get(number as usize).copied().unwrap_or_default().to_owned(),
-            Kind::Text | Kind::OutputLimits | Kind::Percentiles => self.text(id).to_string(),
+            Kind::Text | Kind::OutputLimits | Kind::Percentiles | Kind::SavePoints | Kind::FileName => {
+                self.text(id).to_string()
+            }
             Kind::Events => format_events(number as u32),
         }
     }
@@ -223,6 +230,11 @@ fn parse(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::OutputLimits => OutputLimits::of(super::limits::DEFAULT)
             .with(text)
             .map(|limits| Value::Text(limits.to_string().into())),
+        Kind::SavePoints => parse_save_points(text).map(|_| Value::Text(text.into())),
+        Kind::FileName if text.contains('/') || text.is_empty() => {
+            Err("dbfilename can't be a path, just a filename".to_owned())
+        }
+        Kind::FileName => Ok(Value::Text(text.into())),
         Kind::Percentiles => parse_percentiles(text).map(|_| Value::Text(text.into())),
         Kind::Events => parse_events(text)
             .map(|bits| Value::Number(bits.into()))

@@ -44,6 +44,7 @@ pub async fn run(instance: &'static Instance) {
         }
         if now - rates_taken >= RATES_EVERY {
             instance.telemetry.sample_rates(now - rates_taken);
+            instance.snapshots.follow_schedule();
             rates_taken = now;
         }
     }

@@ -13,11 +13,13 @@ use super::workers::{self, Workers};
 use crate::clock;
 use crate::config::{self, Config, Io};
 use crate::instance::Instance;
+use crate::snapshots::Contents;
 use crate::tiers::database;
 use crate::tiers::database::rules::Rules;
 use crate::tiers::database::shared::Shared;
 use crate::tiers::database::tier::{StartError, Tier};
 use crate::tiers::database::write_behind::{Running, WriteBehind};
+use crate::types::rdb;
 
 /// Runs the server until it is told to end.
 ///
@@ -35,6 +37,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     crate::engine::start_apart(instance)?;
     let database = start_database(instance)?;
+    start_snapshots(instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         crate::admin::start(instance)?;
@@ -89,6 +92,40 @@ fn uses_io_uring(io: Io) -> anyhow::Result<bool> {
             tracing::info!(%error, "io_uring cannot be used here: epoll is");
             Ok(false)
         }
+    }
+}
+
+/// Loads the last snapshot, and has others written. A near cache has none: its Redis knows better.
+fn start_snapshots(instance: &'static Instance) -> anyhow::Result<()> {
+    if instance.upstream.is_some() {
+        return Ok(());
+    }
+    let contents = Contents {
+        keyspace: &instance.keyspace,
+        libraries: &instance.libraries,
+        settings: instance.settings.clone(),
+        redis_version: crate::commands::REDIS_VERSION,
+    };
+    instance.snapshots.start(contents)?;
+    let database = instance.database();
+    let libraries = instance.snapshots.load(|key| database.is_some_and(|tier| tier.is_row(key)))?;
+    if !libraries.is_empty() {
+        let payload = rdb::encode_libraries(libraries.iter().map(|source| &source[..]));
+        let reply = crate::engine::run_own(instance, &[b"FUNCTION", b"RESTORE", &payload]);
+        let reply = String::from_utf8_lossy(&reply).trim_end().to_owned();
+        anyhow::ensure!(reply == "+OK", "the functions of the snapshot cannot be loaded: {reply}");
+    }
+    Ok(())
+}
+
+/// Writes the last snapshot, if `SHUTDOWN` or the schedule wants one.
+fn write_last_snapshot(instance: &'static Instance) {
+    let is_scheduled = !instance.settings.save_points().is_empty();
+    if instance.upstream.is_none()
+        && instance.last_snapshot.lock().unwrap_or(is_scheduled)
+        && let Err(error) = instance.snapshots.save_last()
+    {
+        tracing::error!(%error, "no snapshot of the end");
     }
 }
 
@@ -148,5 +185,6 @@ fn stop(instance: &'static Instance, workers: Workers, database: Option<Running>
     if let Some(database) = database {
         database.stop(deadline);
     }
+    write_last_snapshot(instance);
     tracing::info!("stopped");
 }

@@ -19,11 +19,12 @@ const RANKS: &[(&str, u8)] = &[
     ("scripts", 4),
     ("libraries", 5),
     ("clients", 4),
-    ("instance", 6),
-    ("commands", 7),
-    ("engine", 8),
-    ("admin", 9),
-    ("server", 10),
+    ("snapshots", 6),
+    ("instance", 7),
+    ("commands", 8),
+    ("engine", 9),
+    ("admin", 10),
+    ("server", 11),
 ];
 
 fn rank(room: &str) -> u8 {

@@ -34,6 +34,7 @@ mod script_hazards;
 mod scripts;
 mod shared_journal;
 mod shutdown;
+mod snapshots;
 mod store;
 mod streams;
 mod table;

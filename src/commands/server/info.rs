@@ -218,16 +218,20 @@ fn system_memory() -> Option<usize> {
 fn persistence(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "loading", 0);
     line(text, "async_loading", 0);
-    line(text, "rdb_changes_since_last_save", context.view.counters().changes);
-    // Nothing is ever saved yet; Redis counts the start as the last time too.
-    let started = clock::wall_ms() / 1000 - context.instance.started.elapsed().as_secs();
-    line(text, "rdb_bgsave_in_progress", 0);
-    line(text, "rdb_last_save_time", started);
-    line(text, "rdb_last_bgsave_status", "ok");
-    line(text, "rdb_last_bgsave_time_sec", -1);
-    line(text, "rdb_current_bgsave_time_sec", -1);
-    line(text, "rdb_saves", 0);
+    let last = context.instance.snapshots.last();
+    let seconds = |time: Option<std::time::Duration>| time.map_or(-1, |time| time.as_secs() as i64);
+    let changes = context.view.counters().changes.saturating_sub(last.changes);
+    line(text, "rdb_changes_since_last_save", changes);
+    line(text, "rdb_bgsave_in_progress", i32::from(last.began.is_some()));
+    line(text, "rdb_last_save_time", last.saved_s);
+    line(text, "rdb_last_bgsave_status", if last.is_ok { "ok" } else { "err" });
+    line(text, "rdb_last_bgsave_time_sec", seconds(last.took));
+    line(text, "rdb_current_bgsave_time_sec", seconds(last.began.map(|began| began.elapsed())));
+    line(text, "rdb_saves", last.saves);
+    // Nothing is copied.
     line(text, "rdb_last_cow_size", 0);
+    line(text, "rdb_last_load_keys_expired", last.loaded.expired);
+    line(text, "rdb_last_load_keys_loaded", last.loaded.keys);
     line(text, "aof_enabled", 0);
     line(text, "aof_rewrite_in_progress", 0);
     line(text, "aof_rewrite_scheduled", 0);

@@ -12,6 +12,7 @@ mod latency_report;
 mod memory;
 mod memory_doctor;
 mod memory_stats;
+mod persistence;
 mod slow_log;
 mod tracking;
 
@@ -58,6 +59,9 @@ pub const COMMANDS: &[CommandSpec] = &[
     ),
     command::COMMAND,
     info::INFO,
+    persistence::SAVE,
+    persistence::BGSAVE,
+    persistence::LASTSAVE,
     debug::DEBUG,
     CommandSpec::session("time", Group::Server, Exactly(1), time)
         .with(ALWAYS)
@@ -120,13 +124,22 @@ ____|__|_____|__|____\n";
 }
 
 fn shutdown(context: &mut Context<'_, '_>, args: Args<'_>, _: &mut Reply<'_>) -> CommandResult {
+    let mut saves = None;
     for option in args.skip(1).iter() {
         match option.to_ascii_lowercase().as_slice() {
-            b"nosave" | b"now" | b"force" => {}
-            b"save" => return Err(ReplyError::fixed("ERR Errors trying to SHUTDOWN. Check logs.")),
+            b"now" | b"force" => {}
+            b"nosave" if saves.is_none() => saves = Some(false),
+            b"save" if saves.is_none() => saves = Some(true),
             _ => return Err(ReplyError::SYNTAX),
         }
     }
+    if saves == Some(true)
+        && let Err(error) = context.instance.snapshots.save_last()
+    {
+        tracing::error!(%error, "no snapshot");
+        return Err(ReplyError::fixed("ERR Errors trying to SHUTDOWN. Check logs."));
+    }
+    *context.instance.last_snapshot.lock() = saves;
     context.session.closing = true;
     context.instance.stop();
     Ok(())

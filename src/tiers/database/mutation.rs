@@ -8,7 +8,7 @@ use super::store::RowState;
 use crate::config::Settings;
 use crate::tiers::local::{Columns, Entry, Value, ValueRef, rdb_limits};
 use crate::types::hash;
-use crate::types::rdb::{self, Source};
+use crate::types::rdb;
 
 /// The state that a row of the rule is to have for this value.
 pub fn state_of(rule: &Rule, value: ValueRef<'_>, deadline: Option<u64>) -> RowState {
@@ -28,14 +28,7 @@ pub fn state_of(rule: &Rule, value: ValueRef<'_>, deadline: Option<u64>) -> RowS
             RowState::Document { members: hash.iter().map(member).collect(), whole: true }
         }
         (_, value) => {
-            let payload = rdb::encode(match value {
-                ValueRef::String(item) => Source::String(item),
-                ValueRef::List(list) => Source::List(list),
-                ValueRef::Hash(hash) => Source::Hash(hash),
-                ValueRef::Set(set) => Source::Set(set),
-                ValueRef::SortedSet(set) => Source::SortedSet(set),
-                ValueRef::Stream(stream) => Source::Stream(stream),
-            });
+            let payload = rdb::encode(value.source());
             // The deadline of a row that is cached for a time says nothing of the row.
             let expires_ms = deadline.filter(|_| rule.ttl.is_none());
             RowState::Dump { kind: value.type_name().into(), payload, expires_ms }

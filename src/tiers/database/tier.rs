@@ -241,6 +241,11 @@ impl Tier {
         }
     }
 
+    /// Whether a key is a row, by the rules.
+    pub fn is_row(&self, key: &[u8]) -> bool {
+        self.backend.rules.find(key).is_some()
+    }
+
     /// Whether the row's latest state is not in the database yet: so its key must not be evicted.
     pub fn pins_row(&self, key: &[u8]) -> bool {
         self.backend.backlog.lock().contains(key)

@@ -12,6 +12,7 @@ use super::eviction::EvictionState;
 use super::listener::Listener;
 use super::mirror::Mirror;
 use super::shard::{Shard, ShardCounters};
+use super::snapshot::SnapshotState;
 use crate::config::Settings;
 use crate::types::prefetch::Part;
 
@@ -28,6 +29,7 @@ pub struct Keyspace {
     /// Scripts that run past their time, with shards locked.
     holders: AtomicUsize,
     pub(super) eviction: EvictionState,
+    pub(super) snapshot: SnapshotState,
     /// The tier that is told of changes, if there is one.
     pub(super) mirror: OnceLock<&'static dyn Mirror>,
     /// Who is told of changes while anybody wants to hear of them.
@@ -45,7 +47,8 @@ impl Keyspace {
         let (holders, mirror) = (AtomicUsize::new(0), OnceLock::new());
         let (listener, listening, eviction) =
             (OnceLock::new(), AtomicUsize::new(0), EvictionState::default());
-        Self { shards, databases, settings, holders, eviction, mirror, listener, listening }
+        let snapshot = SnapshotState::default();
+        Self { shards, databases, settings, holders, eviction, snapshot, mirror, listener, listening }
     }
 
     /// How many databases there are.
@@ -81,14 +84,23 @@ impl Keyspace {
     /// Locks one shard.
     #[inline]
     pub(super) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
-        self.shards[shard].lock()
+        self.saved(self.shards[shard].lock())
+    }
+
+    /// A shard that is written out before it can be changed, if a snapshot is to have it as it is.
+    #[inline]
+    fn saved<'a>(&'a self, mut guard: MutexGuard<'a, Shard>) -> MutexGuard<'a, Shard> {
+        if self.is_unsaved(&guard) {
+            self.save_shard(&mut guard);
+        }
+        guard
     }
 
     /// Locks one shard; gives up if a script holds it that has had its time.
     #[inline]
     pub(super) fn lock_unless_held(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
         match self.shards[shard].try_lock() {
-            Some(guard) => Some(guard),
+            Some(guard) => Some(self.saved(guard)),
             None => self.wait_unless_held(shard),
         }
     }
@@ -97,7 +109,7 @@ impl Keyspace {
     fn wait_unless_held(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
         loop {
             if let Some(guard) = self.shards[shard].try_lock_for(HELD_CHECK) {
-                return Some(guard);
+                return Some(self.saved(guard));
             }
             if self.is_held() {
                 return None;

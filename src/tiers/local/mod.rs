@@ -16,6 +16,7 @@ mod observers;
 mod places;
 mod scan;
 mod shard;
+mod snapshot;
 mod statistics;
 mod strings;
 mod timed;

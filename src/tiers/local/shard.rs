@@ -12,6 +12,8 @@ pub struct Shard {
     pub(super) observers: Option<Box<Observers>>,
     /// Counted under the lock, summed when asked for.
     pub(super) counters: ShardCounters,
+    /// How many snapshots it was written into.
+    pub(super) snapshots: u64,
 }
 
 /// The part of one database that lies in one shard.
@@ -48,6 +50,7 @@ impl Shard {
             databases: (0..databases).map(|_| Database::default()).collect(),
             observers: None,
             counters: ShardCounters::default(),
+            snapshots: 0,
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::listpack::Item;
 use crate::types::prefetch::Part;
+use crate::types::rdb::Source;
 use crate::types::set::Set;
 use crate::types::sorted_set::SortedSet;
 use crate::types::stream::Stream;
@@ -42,7 +43,19 @@ pub enum ValueRef<'a> {
     Stream(&'a Stream),
 }
 
-impl ValueRef<'_> {
+impl<'a> ValueRef<'a> {
+    /// The value as it is written.
+    pub fn source(self) -> Source<'a> {
+        match self {
+            Self::String(item) => Source::String(item),
+            Self::List(list) => Source::List(list),
+            Self::Hash(hash) => Source::Hash(hash),
+            Self::Set(set) => Source::Set(set),
+            Self::SortedSet(set) => Source::SortedSet(set),
+            Self::Stream(stream) => Source::Stream(stream),
+        }
+    }
+
     /// The name that `TYPE` replies.
     pub fn type_name(&self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@ use super::write::Writer;
 use super::{Invalid, sealed, unsealed};
 
 /// What stands before each library's source.
-const LIBRARY: u8 = 245;
+pub(super) const LIBRARY: u8 = 245;
 
 /// The payload of libraries, by their sources.
 pub fn encode_libraries<'a>(sources: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {

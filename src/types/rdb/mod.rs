@@ -8,6 +8,7 @@
 
 mod compress;
 mod crc64;
+mod file;
 mod functions;
 mod packed;
 mod read;
@@ -16,6 +17,7 @@ mod value;
 mod write;
 
 pub use crc64::crc64;
+pub use file::{FileError, FileWriter, Record, read_file};
 pub use functions::{decode_libraries, encode_libraries};
 pub use value::{Decoded, Limits, Source, decode, encode};
 

@@ -56,6 +56,11 @@ pub struct Limits {
 
 /// A value's payload.
 pub fn encode(source: Source<'_>) -> Vec<u8> {
+    sealed(encode_content(source))
+}
+
+/// A value's type and the value.
+pub(super) fn encode_content(source: Source<'_>) -> Vec<u8> {
     // Most strings are not long: one allocation holds mark, length, bytes and footer.
     let room = if let Source::String(Item::Bytes(bytes)) = source { bytes.len() } else { 0 };
     let mut writer = Writer(Vec::with_capacity(room + 16 + super::FOOTER));
@@ -105,7 +110,7 @@ pub fn encode(source: Source<'_>) -> Vec<u8> {
             }
         },
     }
-    sealed(writer.0)
+    writer.0
 }
 
 fn encode_set(writer: &mut Writer, set: &set::Set) {
@@ -132,22 +137,24 @@ fn encode_set(writer: &mut Writer, set: &set::Set) {
 /// What is wrong with it.
 pub fn decode(payload: &[u8], limits: &Limits) -> Result<Decoded, Invalid> {
     let mut reader = Reader::new(unsealed(payload)?);
-    match reader.byte()? {
+    let kind = reader.byte()?;
+    read_value(&mut reader, kind, limits)
+}
+
+/// The value of a type.
+pub(super) fn read_value(reader: &mut Reader<'_>, kind: u8, limits: &Limits) -> Result<Decoded, Invalid> {
+    match kind {
         kind::STRING => Ok(Decoded::String(reader.string()?.into_owned())),
-        kind @ (kind::LIST | kind::LIST_NODES) => {
-            read_list(&mut reader, kind, limits.list).map(Decoded::List)
-        }
-        kind @ (kind::HASH | kind::HASH_LISTPACK) => {
-            read_hash(&mut reader, kind, &limits.hash).map(Decoded::Hash)
-        }
+        kind @ (kind::LIST | kind::LIST_NODES) => read_list(reader, kind, limits.list).map(Decoded::List),
+        kind @ (kind::HASH | kind::HASH_LISTPACK) => read_hash(reader, kind, &limits.hash).map(Decoded::Hash),
         kind @ (kind::SET | kind::SET_INTEGERS | kind::SET_LISTPACK) => {
-            read_set(&mut reader, kind, &limits.set).map(Decoded::Set)
+            read_set(reader, kind, &limits.set).map(Decoded::Set)
         }
         kind @ (kind::ZSET | kind::ZSET_TEXT | kind::ZSET_LISTPACK) => {
-            read_sorted_set(&mut reader, kind, &limits.sorted_set).map(Decoded::SortedSet)
+            read_sorted_set(reader, kind, &limits.sorted_set).map(Decoded::SortedSet)
         }
         kind @ (kind::STREAM_WITHOUT_COUNTS | kind::STREAM_WITHOUT_ACTIVITY | kind::STREAM) => {
-            super::stream::read(&mut reader, kind).map(|stream| Decoded::Stream(Box::new(stream)))
+            super::stream::read(reader, kind).map(|stream| Decoded::Stream(Box::new(stream)))
         }
         _ => Err(Invalid::Data),
     }
