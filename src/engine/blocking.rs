@@ -240,7 +240,7 @@ impl Worker {
             Ok(Attempt::Wait { timeout_ms, on_timeout }) => Outcome::Wait { timeout_ms, on_timeout },
             Err(error) => {
                 reply.truncate(0);
-                reply.error(&error);
+                self.failed(command, &error, &mut reply);
                 Outcome::Replied(Err(error))
             }
         }

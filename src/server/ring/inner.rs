@@ -40,6 +40,8 @@ pub(super) struct Inner {
     /// Sockets whose receive ended while somebody waits for it.
     again: Vec<usize>,
     spare: Vec<Vec<u8>>,
+    /// There was a turn for what the kernel said it had, and it brought nothing.
+    looked_in_vain: bool,
     /// The driver, while it sleeps.
     sleeper: Option<Waker>,
 }
@@ -77,6 +79,7 @@ impl Inner {
             free: Vec::new(),
             again: Vec::new(),
             spare: Vec::new(),
+            looked_in_vain: false,
             sleeper: None,
         };
         Ok((inner, event))
@@ -126,6 +129,10 @@ impl Inner {
             (submission.is_empty(), submission.taskrun() || submission.cq_overflow());
         drop(submission);
         if is_submitted && may_have_more {
+            // Another turn costs less, and is mostly enough.
+            if !std::mem::replace(&mut self.looked_in_vain, true) {
+                return false;
+            }
             self.do_all();
         }
         is_submitted && self.ring.completion().is_empty()
@@ -210,6 +217,7 @@ impl Inner {
         loop {
             // One by one: what an answer leads to may queue something, and the queue be full.
             let Some(answer) = self.ring.completion().next() else { return has_woken };
+            self.looked_in_vain = false;
             let place = (answer.user_data() / KINDS) as usize;
             match answer.user_data() % KINDS {
                 READ => has_woken |= self.received(place, answer.result(), answer.flags()),
