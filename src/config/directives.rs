@@ -138,7 +138,7 @@ directives! {
     MaxmemorySamples "maxmemory-samples" Int(1, 64), "5", true;
     LfuLogFactor "lfu-log-factor" Int(0, INT), "10", true;
     LfuDecayTime "lfu-decay-time" Int(0, INT), "1", true;
-    HashMaxListpackEntries "hash-max-listpack-entries" = "hash-max-ziplist-entries" Int(0, MAX), "128", true;
+    HashMaxListpackEntries "hash-max-listpack-entries" = "hash-max-ziplist-entries" Int(0, MAX), "512", true;
     HashMaxListpackValue "hash-max-listpack-value" = "hash-max-ziplist-value" Memory(0, MAX), "64", true;
     ListMaxListpackSize "list-max-listpack-size" = "list-max-ziplist-size" Int(-INT - 1, INT), "-2", true;
     ListCompressDepth "list-compress-depth" Int(0, INT), "0", true;

@@ -1,5 +1,6 @@
 //! The configuration file and its faults.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
 use crate::harness::Server;
@@ -161,4 +162,26 @@ fn directives_do_what_they_say() {
     assert_eq!(set(&mut client, "lazyfree-lazy-user-flush", "no"), "+OK\r\n");
     assert_eq!(client.run("FLUSHALL"), "+OK\r\n");
     assert_eq!(client.run("DBSIZE"), ":0\r\n");
+}
+
+/// Directives whose defaults are not Redis's: where it listens and writes is the host's business, and what is expensive to
+/// free is always freed elsewhere.
+const OTHER_DEFAULTS: &[&str] = &["port", "bind", "dir", "loglevel"];
+
+#[test]
+fn defaults_are_those_of_redis() {
+    let [ours, theirs] = [Server::anteroom(&[]), Server::redis()].map(|server| {
+        let reply = server.client().run("CONFIG GET *");
+        let words: Vec<String> = reply.split("\r\n").skip(2).step_by(2).map(str::to_owned).collect();
+        words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect::<BTreeMap<_, _>>()
+    });
+    let mut compared = 0;
+    for (name, value) in &ours {
+        let is_other = OTHER_DEFAULTS.contains(&&**name) || name.starts_with("lazyfree-");
+        if let Some(theirs) = theirs.get(name).filter(|_| !is_other) {
+            assert_eq!(value, theirs, "{name}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 25, "only {compared} directives were compared");
 }

@@ -297,7 +297,10 @@ fn members_of_a_group_that_is_gone_do_not_wait() {
     }
     // Counted as errors of commands that did not wait are.
     let info = does.run("INFO errorstats");
-    assert!(info.contains("errorstat_NOGROUP:count=5\r\n") && info.contains("errorstat_WRONGTYPE:count=1\r\n"), "{info}");
+    assert!(
+        info.contains("errorstat_NOGROUP:count=5\r\n") && info.contains("errorstat_WRONGTYPE:count=1\r\n"),
+        "{info}"
+    );
 }
 
 /// Payloads of both go to both; what `DUMP` says of 7.2 can be read by 7.2 only, so what 7.0 says is read here, and what
