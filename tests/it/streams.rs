@@ -409,3 +409,44 @@ fn damaged_payloads_do_no_harm() {
     assert_eq!(client.run("PING"), "+PONG\r\n");
     assert!(client.run("INFO stats").contains("\r\ncommand_panics:0\r\n"));
 }
+
+/// A stream behind the cache is written behind with its groups, and read from there.
+#[test]
+fn streams_are_rows() {
+    let config = "[server]\ndir = \".\"\n[database]\nurl = \"sqlite:rows.db\"\nauto-create = true\n\
+        [[database.rules]]\npattern = \"log:{id}\"\nmode = \"write-behind\"\n";
+    let mut server = Server::configured(config, &[]);
+    let mut client = server.client();
+    for command in [
+        "XADD log:1 1-1 f v",
+        "XADD log:1 2-1 f w",
+        "XADD log:1 3-1 g x",
+        "XGROUP CREATE log:1 group 0",
+        "XREADGROUP GROUP group c COUNT 2 STREAMS log:1 >",
+        "XACK log:1 group 1-1",
+        "XDEL log:1 3-1",
+        "XADD log:2 1-1 f v",
+        "XTRIM log:2 MAXLEN 0",
+    ] {
+        assert!(!client.run(command).starts_with('-'), "{command}");
+    }
+    let questions = [
+        "XRANGE log:1 - +",
+        "XINFO STREAM log:1",
+        "XINFO GROUPS log:1",
+        "XPENDING log:1 group",
+        "XINFO STREAM log:2",
+        "XLEN log:2",
+    ];
+    let answers = questions.map(|question| client.run(question));
+    assert_eq!(client.run("DB.FLUSH"), "+OK\r\n");
+    server.kill();
+    server.restart();
+    let mut client = server.client();
+    assert_eq!(questions.map(|question| client.run(question)), answers);
+    // What comes next is behind what was there.
+    assert!(
+        client.run("XADD log:1 3-1 f v").starts_with("-ERR The ID specified in XADD is equal or smaller")
+    );
+    assert_eq!(client.run("XREADGROUP GROUP group c STREAMS log:1 0").matches("2-1").count(), 1);
+}
