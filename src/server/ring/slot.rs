@@ -3,11 +3,13 @@
 use std::io;
 use std::task::{Context, Waker};
 
+use smallvec::SmallVec;
+
 use super::buffers::{Buffers, Piece};
 use crate::server::stream::Accepted;
 
-/// Input beyond the piece at hand above which no more is asked for until it is read.
-pub(super) const MAX_AHEAD: usize = 32 * 1024;
+/// Input that nobody has read above which no more is asked for.
+pub(super) const MAX_AHEAD: usize = 256 * 1024;
 /// Buffers for input ahead above this are not kept.
 const KEEP_AHEAD: usize = 4 * 1024;
 
@@ -63,9 +65,9 @@ pub(super) struct Slot {
     pub(super) is_sending: bool,
     /// The connection is gone; the place is free when nothing is under way.
     pub(super) is_closing: bool,
-    /// The first of what came.
-    held: Option<Piece>,
-    /// What came after it.
+    /// What came for a reader who waited, where the kernel put it.
+    held: SmallVec<[Piece; 1]>,
+    /// What came when nobody waited, and was copied.
     ahead: Vec<u8>,
     /// The end, after all that.
     pub(super) end: Option<End>,
@@ -80,10 +82,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Takes what came. Without a reader nothing stays in the kernel's buffers: they are few.
+    /// Takes what came. Nothing stays in the kernel's buffers but for a reader who waited and is about to run: they are
+    /// few.
     pub(super) fn accept(&mut self, piece: Piece, buffers: &mut Buffers) {
-        if self.reader.waits && self.held.is_none() && self.ahead.is_empty() {
-            self.held = Some(piece);
+        if (self.reader.waits || !self.held.is_empty()) && self.ahead.is_empty() {
+            self.held.push(piece);
             return;
         }
         self.spill(buffers);
@@ -91,9 +94,9 @@ impl Slot {
         buffers.recycle(piece);
     }
 
-    /// Gives the buffer of the piece at hand back.
+    /// Gives the kernel's buffers back.
     pub(super) fn spill(&mut self, buffers: &mut Buffers) {
-        if let Some(piece) = self.held.take() {
+        for piece in self.held.drain(..) {
             self.ahead.extend_from_slice(buffers.bytes(&piece));
             buffers.recycle(piece);
         }
@@ -101,20 +104,20 @@ impl Slot {
 
     /// Whether enough came for now.
     pub(super) fn is_ahead(&self) -> bool {
-        self.ahead.len() >= MAX_AHEAD
+        self.ahead.len() + self.held.iter().map(Piece::len).sum::<usize>() >= MAX_AHEAD
     }
 
     /// Gives what came to `take`, which says how many bytes it took of what it is shown; the number in all.
     pub(super) fn read(&mut self, buffers: &mut Buffers, mut take: impl FnMut(&[u8]) -> usize) -> usize {
         let mut read = 0;
-        if let Some(mut piece) = self.held.take() {
-            read = take(buffers.bytes(&piece));
-            piece.advance(read);
+        while let Some(piece) = self.held.first_mut() {
+            let taken = take(buffers.bytes(piece));
+            read += taken;
+            piece.advance(taken);
             if piece.len() > 0 {
-                self.held = Some(piece);
                 return read;
             }
-            buffers.recycle(piece);
+            buffers.recycle(self.held.remove(0));
         }
         if !self.ahead.is_empty() {
             let taken = take(&self.ahead);
@@ -137,9 +140,7 @@ impl Slot {
 
     /// Forgets what came.
     pub(super) fn forget_input(&mut self, buffers: &mut Buffers) {
-        if let Some(piece) = self.held.take() {
-            buffers.recycle(piece);
-        }
+        self.held.drain(..).for_each(|piece| buffers.recycle(piece));
         self.ahead = Vec::new();
     }
 }
