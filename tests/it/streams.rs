@@ -155,13 +155,27 @@ fn comparison(words: &[String]) -> Comparison {
 fn replies_are_those_of_redis() {
     for protocol in [2, 3] {
         for (entries, seed) in [("100", 1), ("3", 2), ("1", 3)] {
-            compare(protocol, entries, number("DIFF_SEED", seed));
+            compare(&Server::anteroom(&[]), protocol, entries, (number("DIFF_SEED", seed), 8000));
         }
     }
 }
 
-fn compare(protocol: u8, entries: &str, seed: u64) {
-    let (our_server, their_server) = (Server::anteroom(&[]), Server::redis());
+/// The same before a Redis, which does most of it; what is kept here must be dropped in time.
+#[test]
+fn replies_before_a_redis_are_those_of_redis() {
+    for protocol in [2, 3] {
+        let behind = Server::redis();
+        let url = format!("redis://127.0.0.1:{}/0", behind.port);
+        behind.client().run("CONFIG SET stream-node-max-entries 3");
+        let server = Server::anteroom(&["--upstream", &url]);
+        compare(&server, protocol, "3", (number("DIFF_SEED", 4), 4000));
+        let info = server.client().run("INFO upstream");
+        assert!(!info.contains("upstream_hits:0\r\n"), "nothing was kept: {info}");
+    }
+}
+
+fn compare(our_server: &Server, protocol: u8, entries: &str, (seed, count): (u64, u64)) {
+    let their_server = Server::redis();
     let (mut ours, mut theirs) = (our_server.client(), their_server.client());
     let mut rng = Rng::with_seed(seed);
     for client in [&mut ours, &mut theirs] {
@@ -169,7 +183,7 @@ fn compare(protocol: u8, entries: &str, seed: u64) {
         assert_eq!(client.run(&format!("CONFIG SET stream-node-max-entries {entries}")), "+OK\r\n");
     }
     let mut history = Vec::new();
-    for index in 0..number("DIFF_COUNT", 8000) {
+    for index in 0..number("DIFF_COUNT", count) {
         let template = TEMPLATES[rng.usize(..TEMPLATES.len())];
         let words: Vec<String> = template.split(' ').map(|token| word(token, &mut rng)).collect();
         history.push(words.join(" "));
