@@ -21,7 +21,6 @@ use crate::types::rdb::{FileError, FileWriter, Record, read_file};
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What a snapshot is of.
-#[derive(Clone)]
 pub struct Contents {
     /// The keys.
     pub keyspace: &'static Keyspace,

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::engine::{Step, Worker};
 use crate::instance::Instance;
 use crate::protocol::RequestParser;
+use crate::tiers::upstream::encode;
 
 /// What `RATELIMIT.CHECK` replies; times in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,12 +93,7 @@ impl Checker {
     fn run(&mut self, arguments: &[&[u8]]) -> Result<Answer, Failure> {
         self.input.clear();
         self.output.clear();
-        self.input.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
-        for argument in arguments {
-            self.input.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-            self.input.extend_from_slice(argument);
-            self.input.extend_from_slice(b"\r\n");
-        }
+        encode(arguments.iter().copied(), &mut self.input);
         let Self { worker, session, parser, input, output } = self;
         match worker.run(session, parser, input, output).step {
             Step::Continue | Step::Flush => read(output),

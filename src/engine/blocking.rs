@@ -182,12 +182,15 @@ impl Worker {
             return Some(true);
         }
         // A key of the wrong type does not wake those who wait for the right one.
-        let has_type = match command.spec.group {
-            _ if command.spec.waits_for_absence() => true,
-            Group::Stream => view.peek(key).is_some_and(|value| matches!(value, ValueRef::Stream(_))),
-            Group::List => view.peek(key).is_some_and(|value| matches!(value, ValueRef::List(_))),
-            _ => view.peek(key).is_some_and(|value| matches!(value, ValueRef::SortedSet(_))),
+        let is_awaited = |value| {
+            matches!(
+                (command.spec.group, value),
+                (Group::List, ValueRef::List(_))
+                    | (Group::SortedSet, ValueRef::SortedSet(_))
+                    | (Group::Stream, ValueRef::Stream(_))
+            )
         };
+        let has_type = command.spec.waits_for_absence() || view.peek(key).is_some_and(is_awaited);
         let mut served = None;
         if is_queued && has_type && !waiter.is_finished() {
             let mut encoded = Vec::new();

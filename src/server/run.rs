@@ -82,13 +82,15 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 /// Whether sockets are to be read and written by io_uring.
 fn uses_io_uring(io: Io) -> anyhow::Result<bool> {
     use anyhow::Context;
+    if io == Io::Epoll {
+        return Ok(false);
+    }
     match (io, Ring::probe()) {
-        (Io::Epoll, _) => Ok(false),
-        (Io::Auto | Io::Uring, Ok(())) => Ok(true),
+        (_, Ok(())) => Ok(true),
         (Io::Uring, Err(error)) => {
             Err(error).context("io_uring cannot be used here (io = \"epoll\" does without)")
         }
-        (Io::Auto, Err(error)) => {
+        (_, Err(error)) => {
             tracing::info!(%error, "io_uring cannot be used here: epoll is");
             Ok(false)
         }

@@ -5,6 +5,8 @@ mod info;
 mod pending;
 mod read;
 
+use smallvec::SmallVec;
+
 use super::arguments::{Options, integer, integer_in};
 use super::keys::{Begin, Find, KeySpec, access::*, key_at};
 use super::routing::Rewriting;
@@ -190,7 +192,10 @@ fn end(text: &[u8]) -> Result<StreamId, ReplyError> {
 }
 
 fn write_id(reply: &mut Reply<'_>, id: StreamId) {
-    reply.bulk(id.to_string().as_bytes());
+    let mut text = SmallVec::<[u8; 41]>::from_slice(itoa::Buffer::new().format(id.ms).as_bytes());
+    text.push(b'-');
+    text.extend_from_slice(itoa::Buffer::new().format(id.seq).as_bytes());
+    reply.bulk(&text);
 }
 
 fn write_entry(reply: &mut Reply<'_>, entry: &Entry<'_>) {
@@ -342,7 +347,7 @@ fn xadd(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandRe
         return Ok(());
     }
     let (limits, trim) = (limits(view.settings()), adding.trim(view.settings()));
-    let pairs: Vec<(&[u8], &[u8])> =
+    let pairs: SmallVec<[(&[u8], &[u8]); 8]> =
         (0..fields.len() / 2).map(|pair| (fields.at(2 * pair), fields.at(2 * pair + 1))).collect();
     let added = view.upsert(key, Event::stream("xadd"), |stream: &mut Box<Stream>| {
         let added = stream.add(new_id, &pairs, limits);
