@@ -4,6 +4,7 @@
 
 pub mod bits;
 mod compact;
+pub mod equality;
 pub mod geo;
 pub mod glob;
 pub mod hash;

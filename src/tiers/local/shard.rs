@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::observers::Observers;
+use crate::types::equality::same_bytes;
 use crate::types::s3fifo::S3Fifo;
 use crate::types::table::Table;
 
@@ -58,12 +59,12 @@ impl Shard {
 impl Database {
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
-        self.keys.find(hash, |entry| entry.key() == key)
+        self.keys.find(hash, |entry| same_bytes(entry.key(), key))
     }
 
     #[inline]
     pub(super) fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
-        self.keys.find_mut(hash, |entry| entry.key() == key)
+        self.keys.find_mut(hash, |entry| same_bytes(entry.key(), key))
     }
 
     /// Adds an entry whose key is absent.
@@ -83,7 +84,7 @@ impl Database {
     /// Takes an entry out.
     #[inline]
     pub(super) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
-        let entry = self.keys.remove(hash, |entry| entry.key() == key)?;
+        let entry = self.keys.remove(hash, |entry| same_bytes(entry.key(), key))?;
         self.volatile -= usize::from(entry.deadline().is_some());
         Some(entry)
     }
