@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench ratelimit -- --run             # pipelines of 1 and 32, about a minute
 //! cargo bench --bench ratelimit -- --run --keys N    # other than 10,000 keys
+//! cargo bench --bench ratelimit -- --run --only take-log --pipeline 32 --rounds 50    # to look at one case
 //! ```
 //! One core for the server, another for the load: 50 connections, each with one pipeline under way, keys at random. All
 //! cases take their turn in each round, and what is printed are medians: requests a second, and operations per CPU-second
@@ -71,14 +72,23 @@ fn main() {
         return;
     }
     let value = |flag: &str| arguments.iter().skip_while(|argument| *argument != flag).nth(1);
-    let keys = value("--keys").map_or(10_000, |keys| keys.parse().expect("a number of keys"));
-    if let Err(error) = run(keys) {
+    let number = |flag, default| value(flag).map_or(default, |text| text.parse().expect("a number"));
+    let keys = number("--keys", 10_000) as u32;
+    let rounds = number("--rounds", ROUNDS);
+    let pipelines = value("--pipeline").map_or(vec![1, 32], |_| vec![number("--pipeline", 1)]);
+    let only = value("--only").map(|names| names.split(',').collect::<Vec<_>>());
+    let cases: Vec<Case> = CASES
+        .iter()
+        .filter(|(name, ..)| only.as_ref().is_none_or(|only| only.contains(name)))
+        .copied()
+        .collect();
+    if let Err(error) = run(keys, rounds, &pipelines, &cases) {
         eprintln!("ratelimit: {error}");
         std::process::exit(1);
     }
 }
 
-fn run(keys: u32) -> io::Result<()> {
+fn run(keys: u32, rounds: usize, pipelines: &[usize], cases: &[Case]) -> io::Result<()> {
     let cores = std::thread::available_parallelism()?.get();
     if cores < 2 {
         return Err(io::Error::other("one core for the server and one for the load are needed"));
@@ -90,12 +100,15 @@ fn run(keys: u32) -> io::Result<()> {
     )?;
     let theirs = Server::start("redis-server", &["--save", "", "--appendonly", "no"], Some(cores - 1))?;
     pin(cores - 2)?;
-    println!("{keys} keys, {CONNECTIONS} connections, medians of {ROUNDS} rounds; thousands\n");
-    println!("{:<22} {:>9} {:>12} {:>14} {:>16}", "case", "rps", "op/cpu-s", "rps / incr", "op/cpu-s / incr");
-    for pipeline in [1, 32] {
-        let mut samples = vec![Vec::new(); CASES.len()];
-        for round in 0..=ROUNDS {
-            for ((name, on_redis, commands), list) in CASES.iter().zip(&mut samples) {
+    println!("{keys} keys, {CONNECTIONS} connections, medians of {rounds} rounds; thousands\n");
+    println!(
+        "{:<22} {:>9} {:>12} {:>14} {:>16}",
+        "case", "rps", "op/cpu-s", "rps / first", "op/cpu-s / first"
+    );
+    for &pipeline in pipelines {
+        let mut samples = vec![Vec::new(); cases.len()];
+        for round in 0..=rounds {
+            for ((name, on_redis, commands), list) in cases.iter().zip(&mut samples) {
                 let server = if *on_redis { &theirs } else { &ours };
                 let full = if pipeline > 1 { 600_000 } else { 60_000 };
                 let sample = match *name {
@@ -115,14 +128,14 @@ fn run(keys: u32) -> io::Result<()> {
                 (median(list.iter().map(|sample| sample.0)), median(list.iter().map(|sample| sample.1)))
             })
             .collect();
-        for ((name, ..), (rps, cpu)) in CASES.iter().zip(&medians).filter(|(_, (rps, _))| !rps.is_nan()) {
-            let (incr_rps, incr_cpu) = medians[0];
+        for ((name, ..), (rps, cpu)) in cases.iter().zip(&medians).filter(|(_, (rps, _))| !rps.is_nan()) {
+            let (first_rps, first_cpu) = medians[0];
             println!(
                 "p{pipeline:<3} {name:<17} {:>9.1} {:>12.1} {:>14.2} {:>16.2}",
                 rps / 1e3,
                 cpu / 1e3,
-                rps / incr_rps,
-                cpu / incr_cpu
+                rps / first_rps,
+                cpu / first_cpu
             );
         }
         println!();
