@@ -1,5 +1,7 @@
 //! What a row of the command table says: the only source of a command's arity, flags, keys, categories and routing.
 
+use std::cell::RefCell;
+
 use crate::clients::Session;
 use crate::instance::Instance;
 use crate::protocol::{Args, CommandResult, OwnedArgs, Reply, ReplyError};
@@ -7,6 +9,7 @@ use crate::ratelimit::RateLimits;
 use crate::tiers::local::View;
 
 use super::keys::{DerivedKey, KeySpec, Keys};
+use super::ratelimit::LastLimit;
 use super::routing::{Rewriting, Route};
 
 /// A handler of data: sees the keys it declared, and nothing else.
@@ -25,6 +28,8 @@ pub struct Limiter<'a> {
     pub limits: &'a RateLimits,
     /// The time as of which the command runs, in microseconds since the Unix epoch.
     pub now_us: u64,
+    /// What was asked for before.
+    pub last: &'a RefCell<LastLimit>,
 }
 
 /// What a session handler may touch.

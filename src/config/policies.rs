@@ -23,7 +23,7 @@ pub enum Algorithm {
 }
 
 /// One limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     /// Permits in a window.
     pub limit: u64,

@@ -378,7 +378,8 @@ impl Worker {
                     Err(error) => Outcome::Replied(Err(error)),
                 },
                 Run::Limit(handler) => {
-                    let limiter = Limiter { limits: &self.instance.limits, now_us: self.now_us() };
+                    let (limits, last) = (&self.instance.limits, &self.last_limit);
+                    let limiter = Limiter { limits, now_us: self.now_us(), last };
                     Outcome::Replied(handler(view, &limiter, args, &mut reply))
                 }
                 Run::Session(handler) => {

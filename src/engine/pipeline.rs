@@ -10,6 +10,7 @@ use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser, Span};
 use crate::tiers::local::DATABASE;
+use crate::types::equality::same_bytes;
 use crate::types::hasher::hash_bytes;
 use crate::types::prefetch::Part;
 
@@ -197,8 +198,7 @@ impl Worker {
         });
         inside(|inside| match inside {
             Inside::Member(hash) => Some(Part::Member(hash)),
-            Inside::Log => Some(Part::LogEnds),
-            Inside::Nothing => None,
+            Inside::Log | Inside::Nothing => None,
         });
     }
 
@@ -218,6 +218,8 @@ impl Worker {
         // Authentication changes what the next request may claim.
         let batch = if session.authenticated { BATCH } else { 1 };
         let mut at = start;
+        // Calls of a rate limiter mostly ask for what the one before asked for.
+        let reads_log = self.last_limit.get_mut().is_log();
         // Where the name of the last request lies, and what it names: the next one is mostly for the same.
         let mut last: Option<(Span, &'static Command)> = None;
         while self.requests.len() < batch {
@@ -239,14 +241,15 @@ impl Worker {
                     if count > 0 {
                         let args = Args::new(input, &self.spans[first..]);
                         let command = match last {
-                            Some((name, command)) if *name.of(input) == args[0] => Some(command),
+                            Some((name, command)) if same_bytes(name.of(input), &args[0]) => Some(command),
                             _ => COMMANDS.resolve(args).ok(),
                         };
                         last =
                             command.filter(|command| command.is_complete()).map(|it| (self.spans[first], it));
                         let key = command.and_then(Command::single_key).and_then(|index| args.get(index));
                         let hash = key.map(hash_bytes);
-                        let inside = command.map_or(Inside::Nothing, |command| inside(command, args));
+                        let inside =
+                            command.map_or(Inside::Nothing, |command| inside(command, args, reads_log));
                         let (first, count) = (first as u32, count as u32);
                         self.requests.push(Request { first, count, end, command, hash, inside });
                     }
@@ -262,15 +265,12 @@ impl Worker {
 
 /// What a command will look at inside its key's value.
 #[inline]
-fn inside(command: &Command, args: Args<'_>) -> Inside {
+fn inside(command: &Command, args: Args<'_>, reads_log: bool) -> Inside {
     match command.spec {
         spec if spec.member > 0 => {
             args.get(spec.member).map_or(Inside::Nothing, |member| Inside::Member(hash_bytes(member)))
         }
-        // An option may name another algorithm, which keeps a string.
-        spec if spec.reads_log && !args.iter().skip(4).any(|word| word.eq_ignore_ascii_case(b"gcra")) => {
-            Inside::Log
-        }
+        spec if spec.reads_log && reads_log => Inside::Log,
         _ => Inside::Nothing,
     }
 }

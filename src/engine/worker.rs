@@ -1,11 +1,13 @@
 //! What one thread needs to run requests: its counters, its clock and buffers that are used again and again.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 use send_wrapper::SendWrapper;
 
 use crate::clock;
+use crate::commands::ratelimit::LastLimit;
 use crate::commands::table::COMMANDS;
 use crate::instance::Instance;
 use crate::protocol::{ReplyError, Span};
@@ -32,6 +34,8 @@ pub struct Worker {
     pub(super) effects: Option<Box<Effects>>,
     pub(super) spans: Vec<Span>,
     pub(super) requests: Vec<super::pipeline::Request>,
+    /// The limit that was asked for last.
+    pub(super) last_limit: RefCell<LastLimit>,
     /// Where the reply to the present request begins.
     pub(super) reply_begins: usize,
     /// The last record of the journal that replies wait for.
@@ -67,6 +71,7 @@ impl Worker {
             effects: None,
             spans: Vec::new(),
             requests: Vec::new(),
+            last_limit: RefCell::default(),
             reply_begins: 0,
             unacknowledged: None,
             unaccepted: None,

@@ -58,6 +58,20 @@ impl<'a> Args<'a> {
         Args { buffer: self.buffer, spans: &self.spans[count.min(self.spans.len())..] }
     }
 
+    /// What lies in the buffer from the beginning of argument `index` to the end of the last, and where each argument
+    /// from there on lies; nothing if there is none.
+    #[inline]
+    pub fn behind(&self, index: usize) -> (&'a [u8], &'a [Span]) {
+        let spans = self.spans.get(index..).unwrap_or_default();
+        match (spans.first(), spans.last()) {
+            // Words of an inline request lie in their order too.
+            (Some(first), Some(last)) => {
+                (&self.buffer[first.start as usize..(last.start + last.len) as usize], spans)
+            }
+            _ => (&[], &[]),
+        }
+    }
+
     /// The arguments before `count`.
     pub fn take(&self, count: usize) -> Args<'a> {
         Args { buffer: self.buffer, spans: &self.spans[..count.min(self.spans.len())] }

@@ -6,6 +6,7 @@ use crate::config::Rule;
 /// Decides on a call that wants `cost` permits at `time`; returns the verdict and when the key would be idle after it.
 ///
 /// `idle` is when it would be idle without it, `now` what the clock says, which may be before `time`.
+#[inline(always)]
 pub(super) fn decide(idle: u64, rule: &Rule, time: u64, now: u64, cost: u64) -> (Verdict, u64) {
     let (interval, time, now) = (rule.interval_ns, time.saturating_mul(1000), now.saturating_mul(1000));
     let tolerance = interval.saturating_mul(rule.capacity);

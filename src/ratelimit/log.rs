@@ -57,7 +57,7 @@ fn decide_one(permits: &SortedSet, rule: &Rule, time: u64, now: u64, cost: u64) 
 
 /// What a rule says to a call, by how many permits count, when the newest was given, and when the one was that is so many
 /// places behind the oldest of them.
-#[inline]
+#[inline(always)]
 pub(super) fn verdict(
     rule: &Rule,
     count: u64,
@@ -80,23 +80,25 @@ pub(super) fn verdict(
     }
 }
 
-/// Decides and, if the call is admitted, takes its permits. Returns when the set may be forgotten, in microseconds, if it
-/// was changed.
-#[inline]
+/// Decides, tells the verdict and, if the call is admitted, takes its permits. Returns when the set may be forgotten, in
+/// microseconds, if it was changed.
+#[inline(always)]
 pub fn take(
     permits: &mut SortedSet,
     rules: &[Rule],
     call: &Call<'_>,
     limits: &Limits,
-) -> (Decision, Option<u64>) {
+    tell: &mut impl FnMut(&Verdict),
+) -> Option<u64> {
     if let ([rule], None) = (rules, call.id) {
-        return take_one(permits, rule, call, limits);
+        return take_one(permits, rule, call, limits, tell);
     }
     let decision = decide(permits, rules, call);
+    tell(&decision.verdict);
     if decision.verdict.limited || decision.is_repeated || call.cost == 0 {
-        return (decision, None);
+        return None;
     }
-    (decision, Some(admit(permits, rules, call, limits)))
+    Some(admit(permits, rules, call, limits))
 }
 
 /// The same of one rule, for a call without an identifier: what has left the window is found once.
@@ -106,20 +108,40 @@ fn take_one(
     rule: &Rule,
     call: &Call<'_>,
     limits: &Limits,
-) -> (Decision, Option<u64>) {
-    let newest = permits.newest_permit();
+    tell: &mut impl FnMut(&Verdict),
+) -> Option<u64> {
+    let Some(log) = permits.as_log() else { return take_one_of_any(permits, rule, call, limits, tell) };
+    let newest = log.newest_time();
     let time = newest.map_or(call.now, |newest| newest.max(call.now));
-    let outside = outside(permits, time, rule.window_us);
-    let count = (permits.len() - outside) as u64;
-    let given = |surplus: u64| permits.permit(outside + surplus as usize - 1);
-    let verdict = verdict(rule, count, newest, time, call.now, call.cost, given);
-    let decision = Decision { verdict, rule: 0, is_repeated: false };
+    let outside = time.checked_sub(rule.window_us).map_or(0, |last| log.count_until(last));
+    let given = |surplus: u64| Some(log.time(outside + surplus as usize - 1));
+    let verdict = verdict(rule, (log.len() - outside) as u64, newest, time, call.now, call.cost, given);
+    tell(&verdict);
     if verdict.limited || call.cost == 0 {
-        return (decision, None);
+        return None;
     }
-    permits.drop_oldest_permits(outside);
+    log.drop_oldest(outside);
+    log.push(time, call.cost as usize, rule.limit as usize);
+    Some(time.saturating_add(rule.window_us))
+}
+
+/// The same where other members may be among the permits, or none yet.
+fn take_one_of_any(
+    permits: &mut SortedSet,
+    rule: &Rule,
+    call: &Call<'_>,
+    limits: &Limits,
+    tell: &mut impl FnMut(&Verdict),
+) -> Option<u64> {
+    let time = effective(permits, call.now);
+    let verdict = decide_one(permits, rule, time, call.now, call.cost);
+    tell(&verdict);
+    if verdict.limited || call.cost == 0 {
+        return None;
+    }
+    permits.drop_oldest_permits(outside(permits, time, rule.window_us));
     permits.add_permits(time, call.cost, rule.limit, None, limits);
-    (decision, Some(time.saturating_add(rule.window_us)))
+    Some(time.saturating_add(rule.window_us))
 }
 
 /// Takes the permits of a call that was decided to be admitted; returns when the set may be forgotten.

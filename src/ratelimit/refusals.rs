@@ -7,19 +7,24 @@
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-const PARTS: usize = 16;
+const PARTS: usize = 64;
 /// Subjects counted in each part.
-const SUBJECTS: usize = 64;
+const SUBJECTS: usize = 16;
 /// Longer names are cut.
 const MAX_NAME: usize = 256;
 
 /// The sketch.
-#[derive(Default)]
 pub(super) struct Refusals([CachePadded<Mutex<Part>>; PARTS]);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| CachePadded::default()))
+    }
+}
 
 #[derive(Default)]
 struct Part {
-    /// Hashes, of which 32 bits tell 64 subjects apart well enough to look for the whole one.
+    /// Hashes, of which 32 bits tell a few subjects apart well enough to look for the whole one.
     tags: Vec<u32>,
     hashes: Vec<u64>,
     counts: Vec<u64>,

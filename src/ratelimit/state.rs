@@ -194,39 +194,35 @@ pub fn decide(state: Option<&State<'_>>, algorithm: Algorithm, rules: &[Rule], c
 }
 
 /// A state of one rule without identifiers, as it is stored.
-pub type Single = [u8; HEAD + RECORD];
+type Single = [u8; HEAD + RECORD];
 
-/// Decides as [`decide`] does on a call without an identifier, for one rule of `gcra`; returns the verdict and, if the call
-/// changed it, the state with when it may be forgotten. `None` if the state is of another kind.
-#[inline]
-pub fn decide_single(
-    stored: Option<&[u8]>,
+/// Decides as [`decide`] does on a call without an identifier, for one rule of `gcra`, tells the verdict and changes the
+/// state where it is stored; returns when it may be forgotten, if it changed. `None` if the state is of another kind, of
+/// which nothing is told.
+#[inline(always)]
+pub fn take_single(
+    stored: &mut [u8],
     rule: &Rule,
     now: u64,
     cost: u64,
-) -> Option<(Verdict, Option<(Single, u64)>)> {
-    let (newest, idle) = match stored {
-        None => (0, 0),
-        Some(bytes) => {
-            let bytes: &Single = bytes.try_into().ok()?;
-            if bytes[..2] != [b'g', 1] || number(bytes, HEAD)? == 0 {
-                return None;
-            }
-            (number(bytes, 2)?, number(bytes, HEAD + 8)?)
-        }
-    };
+    tell: &mut impl FnMut(&Verdict),
+) -> Option<Option<u64>> {
+    let state: &mut Single = stored.try_into().ok()?;
+    if state[..2] != [b'g', 1] || number(state, HEAD)? == 0 {
+        return None;
+    }
+    let (newest, idle) = (number(state, 2)?, number(state, HEAD + 8)?);
     let time = newest.max(now);
     let (verdict, idle) = gcra::decide(idle, rule, time, now, cost);
+    tell(&verdict);
     if verdict.limited || cost == 0 {
-        return Some((verdict, None));
+        return Some(None);
     }
-    let mut state = [0; HEAD + RECORD];
-    (state[0], state[1]) = (b'g', 1);
     state[2..HEAD].copy_from_slice(&time.to_le_bytes());
     state[HEAD..HEAD + 8].copy_from_slice(&rule.window_us.to_le_bytes());
     state[HEAD + 8..HEAD + 16].copy_from_slice(&idle.to_le_bytes());
     state[HEAD + 16..].copy_from_slice(&rule.interval_ns.to_le_bytes());
-    Some((verdict, Some((state, idle.div_ceil(1000)))))
+    Some(Some(idle.div_ceil(1000)))
 }
 
 /// The counters of a rule as of `time`.

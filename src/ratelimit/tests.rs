@@ -31,11 +31,13 @@ impl Subject {
         let (verdict, until) = if self.algorithm == Algorithm::Log {
             let before: Vec<_> =
                 self.permits.iter(0, false).map(|(member, at)| (member.to_vec(), at)).collect();
-            let (decision, until) = log::take(&mut self.permits, &self.rules, &call, &LIMITS);
+            let mut told = None;
+            let mut tell = |verdict: &Verdict| told = Some(*verdict);
+            let until = log::take(&mut self.permits, &self.rules, &call, &LIMITS, &mut tell);
             let after: Vec<_> =
                 self.permits.iter(0, false).map(|(member, at)| (member.to_vec(), at)).collect();
             assert_eq!(until.is_none(), before == after, "what changes nothing leaves nothing behind");
-            (decision.verdict, until)
+            (told.unwrap(), until)
         } else {
             let old = self.state.as_deref().map(|bytes| state::State::parse(bytes).unwrap());
             let decision = state::decide(old.as_ref(), self.algorithm, &self.rules, &call);
@@ -245,12 +247,15 @@ proptest! {
             let state = stored.as_deref().map(|bytes| state::State::parse(bytes).unwrap());
             let call = Call { now, cost, id: None };
             let general = state::decide(state.as_ref(), Algorithm::Gcra, &[rule], &call);
-            let (verdict, change) = state::decide_single(stored.as_deref(), &rule, now, cost).unwrap();
-            prop_assert_eq!(verdict, general.verdict);
-            let change = change.map(|(state, until)| (state.to_vec(), until));
-            let expected = general.change.map(|change| (change.state.to_vec(), change.until));
-            prop_assert_eq!(&change, &expected);
-            stored = change.map(|(state, _)| state).or(stored);
+            let until = general.change.as_ref().map(|change| change.until);
+            let expected = general.change.map(|change| change.state.to_vec()).or_else(|| stored.clone());
+            if let Some(bytes) = &mut stored {
+                let mut told = None;
+                let taken = state::take_single(bytes, &rule, now, cost, &mut |verdict| told = Some(*verdict));
+                prop_assert_eq!((told, taken), (Some(general.verdict), Some(until)));
+                prop_assert_eq!(Some(&*bytes), expected.as_ref());
+            }
+            stored = expected;
         }
     }
 
@@ -280,13 +285,13 @@ fn states_of_another_kind_are_left_to_the_general_way() {
         state::decide(None, algorithm, rules, call).change.unwrap().state.to_vec()
     };
     let named = stored(&[one], Algorithm::Gcra, &Call { id: Some(b"x"), ..call });
-    for bytes in [named, stored(&[one, other], Algorithm::Gcra, &call), b"text".to_vec()] {
-        assert!(state::decide_single(Some(&bytes), &one, START, 1).is_none());
+    let several = stored(&[one, other], Algorithm::Gcra, &call);
+    let counted = stored(&[rule(Algorithm::Counter, 5, 1000, None)], Algorithm::Counter, &call);
+    for mut bytes in [named, several, b"text".to_vec(), counted, vec![0; 34]] {
+        let before = bytes.clone();
+        let taken = state::take_single(&mut bytes, &one, START, 1, &mut |_| panic!("told"));
+        assert_eq!((taken, bytes), (None, before));
     }
-    let counter = rule(Algorithm::Counter, 5, 1000, None);
-    let counted = stored(&[counter], Algorithm::Counter, &call);
-    assert!(state::decide_single(Some(&counted), &one, START, 1).is_none());
-    assert!(state::decide_single(Some(&[0; 34]), &one, START, 1).is_none());
 }
 
 #[test]

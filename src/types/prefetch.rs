@@ -7,10 +7,8 @@ pub enum Part {
     Bucket(u64),
     /// The member of that hash.
     Member(u64),
-    /// The log of a rate limiter.
+    /// Where in the log of a rate limiter permits come and go.
     Log,
-    /// Where in that log permits come and go.
-    LogEnds,
 }
 
 /// Starts the cache line at `address` on its way; does nothing on processors other than x86-64.

@@ -29,7 +29,8 @@ fn parse(bytes: &[u8], algorithm: Algorithm) -> Result<State<'_>, ReplyError> {
     State::parse(bytes).filter(|state| state.algorithm() == algorithm).ok_or(ReplyError::WRONG_TYPE)
 }
 
-/// Takes what a call wants of the limits at a key, if all of them allow it.
+/// Takes what a call wants of the limits at a key, if all of them allow it, and tells the verdict.
+// Told where it is made, it is not copied: in a profile, waits for that stood out.
 #[inline(always)]
 pub(super) fn take(
     view: &mut View<'_>,
@@ -37,33 +38,25 @@ pub(super) fn take(
     algorithm: Algorithm,
     rules: &[Rule],
     call: &Call<'_>,
-) -> Result<Verdict, ReplyError> {
+    mut tell: impl FnMut(&Verdict),
+) -> Result<(), ReplyError> {
     if algorithm == Algorithm::Log {
         let limits = limits(view);
         return view.upsert_until(key, TAKEN_OF_LOG, |permits: &mut SortedSet| {
-            let (decision, until) = log::take(permits, rules, call, &limits);
-            (decision.verdict, until.map(deadline))
+            log::take(permits, rules, call, &limits, &mut tell).map(deadline)
         });
     }
     if let (Algorithm::Gcra, [rule], None) = (algorithm, rules, call.id) {
-        let verdict = view.replace_string(key, TAKEN, |bytes| {
-            match state::decide_single(bytes, rule, call.now, call.cost) {
-                Some((verdict, change)) => {
-                    Ok((Some(verdict), change.map(|(state, until)| (state, Some(deadline(until))))))
-                }
-                // Of several rules, or with identifiers; what is no state at all is refused.
-                None => bytes.map(|bytes| parse(bytes, algorithm)).transpose().map(|_| (None, None)),
-            }
-        })?;
-        if let Some(verdict) = verdict {
-            return Ok(verdict);
+        let mut take = |bytes: &mut [u8]| state::take_single(bytes, rule, call.now, call.cost, &mut tell);
+        if view.edit_bytes_until(key, TAKEN, |bytes| take(bytes).map(|until| until.map(deadline))) {
+            return Ok(());
         }
     }
     view.replace_string(key, TAKEN, |bytes| {
         let state = bytes.map(|bytes| parse(bytes, algorithm)).transpose()?;
         let decision = state::decide(state.as_ref(), algorithm, rules, call);
-        let change = decision.change.map(|change| (change.state, Some(deadline(change.until))));
-        Ok((decision.verdict, change))
+        tell(&decision.verdict);
+        Ok(((), decision.change.map(|change| (change.state, Some(deadline(change.until))))))
     })
 }
 
@@ -95,7 +88,7 @@ pub(super) fn take_all(
         let rules: Rules =
             limits_of[at..].iter().filter(|(other, _)| other == key).map(|(_, rule)| *rule).collect();
         view.upsert_until(key, TAKEN_OF_LOG, |permits: &mut SortedSet| {
-            ((), Some(deadline(log::admit(permits, &rules, &call, &limits))))
+            Some(deadline(log::admit(permits, &rules, &call, &limits)))
         })?;
     }
     Ok((strongest, verdict))

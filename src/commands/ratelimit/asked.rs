@@ -2,8 +2,8 @@
 
 use smallvec::SmallVec;
 
-use super::request::{self, Request};
-use super::{MILLIS, SECONDS, policy_key, write};
+use super::request::{self, Limit, Request};
+use super::{MILLIS, SECONDS, fields, fields_of_several, policy_key};
 use crate::commands::arguments::positive;
 use crate::config::Algorithm;
 use crate::protocol::{Args, Reply, ReplyError};
@@ -49,7 +49,7 @@ pub fn asked<'a>(name: &str, args: Args<'a>, limits: &RateLimits) -> Result<Opti
     let asked = match name {
         "ratelimit.take" | "ratelimit.peek" => {
             let takes = name == "ratelimit.take";
-            let Request { algorithm, rule, cost, id } = Request::parse(args, takes)?;
+            let Request { limit: Limit { algorithm, rule, cost }, id } = Request::parse(args, takes)?;
             let limits = SmallVec::from_iter([(0, rule)]);
             key(What::Decide(question(algorithm, limits, cost, id, takes)), args.at(1))
         }
@@ -115,10 +115,10 @@ impl Asked<'_> {
                 limits.note_refusal(key, hash_bytes(key));
             }
         }
-        reply.array(if self.is_multi { 6 } else { 5 });
-        write(reply, verdict, self.unit_us);
         if self.is_multi {
-            reply.integer(if verdict.limited { limit as i64 } else { -1 });
+            reply.integer_array(&fields_of_several(verdict, limit));
+        } else {
+            reply.integer_array(&fields(verdict, self.unit_us));
         }
     }
 }

@@ -5,14 +5,18 @@
 
 mod apply;
 mod asked;
+mod last;
 mod request;
 
 pub use asked::{Asked, What, asked};
+pub use last::LastLimit;
+
+use std::slice::from_ref;
 
 use apply::{peek, refund, reset, take, take_all};
-use request::Request;
+use request::{Limit, Request};
 
-use super::arguments::{integer, integer_in, positive};
+use super::arguments::{integer_in, positive};
 use super::keys::{Begin, DerivedKey, Find, KeySpec, access::*, key_at};
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Limiter};
@@ -106,16 +110,23 @@ fn policy_key(args: Args<'_>) -> DerivedKey {
     key
 }
 
-/// Writes the five fields that all of these commands reply.
+/// The five fields that all of these commands reply.
 #[inline(always)]
-fn write(reply: &mut Reply<'_>, verdict: &Verdict, unit_us: u64) {
-    reply.integers([
+fn fields(verdict: &Verdict, unit_us: u64) -> [i64; 5] {
+    [
         i64::from(verdict.limited),
         verdict.limit as i64,
         verdict.remaining as i64,
         verdict.retry_after.map_or(-1, |wait| wait.div_ceil(unit_us) as i64),
         verdict.reset_after.div_ceil(unit_us) as i64,
-    ]);
+    ]
+}
+
+/// The same with the place of the limit that refused.
+fn fields_of_several(verdict: &Verdict, limit: usize) -> [i64; 6] {
+    let [limited, most, remaining, retry_after, reset_after] = fields(verdict, MILLIS);
+    let refusing = if verdict.limited { limit as i64 } else { -1 };
+    [limited, most, remaining, retry_after, reset_after, refusing]
 }
 
 const MILLIS: u64 = 1000;
@@ -127,15 +138,16 @@ fn ratelimit_take(
     args: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> CommandResult {
-    let request = Request::parse(args, true)?;
-    let key = args.at(1);
-    let verdict = take(view, key, request.algorithm, &[request.rule], &request.call(limiter))?;
-    if verdict.limited {
-        limiter.limits.note_refusal(key, view.hash(key));
-    }
-    reply.array(5);
-    write(reply, &verdict, MILLIS);
-    Ok(())
+    let mut last = limiter.last.borrow_mut();
+    let (limit, id) = last.read(args)?;
+    let call = Call { now: limiter.now_us, cost: limit.cost, id };
+    let (key, hash) = (args.at(1), view.hash(args.at(1)));
+    take(view, key, limit.algorithm, from_ref(&limit.rule), &call, |verdict| {
+        if verdict.limited {
+            limiter.limits.note_refusal(key, hash);
+        }
+        reply.integer_array(&fields(verdict, MILLIS));
+    })
 }
 
 fn ratelimit_multi(
@@ -150,9 +162,7 @@ fn ratelimit_multi(
         let (key, _) = limits[refusing];
         limiter.limits.note_refusal(key, view.hash(key));
     }
-    reply.array(6);
-    write(reply, &verdict, MILLIS);
-    reply.integer(if verdict.limited { refusing as i64 } else { -1 });
+    reply.integer_array(&fields_of_several(&verdict, refusing));
     Ok(())
 }
 
@@ -165,18 +175,17 @@ fn ratelimit_check(
     let (cost, id) = request::cost_and_id(args, 3)?;
     let call = Call { now: limiter.now_us, cost, id };
     let key = policy_key(args);
+    let hash = view.hash(&key);
     let checked = limiter.limits.with_policy(args.at(1), |active| {
-        let verdict = take(view, &key, active.policy.algorithm, &active.policy.rules, &call)?;
-        active.note(verdict.limited);
-        Ok::<_, ReplyError>(verdict)
+        take(view, &key, active.policy.algorithm, &active.policy.rules, &call, |verdict| {
+            active.note(verdict.limited);
+            if verdict.limited {
+                limiter.limits.note_refusal(&key, hash);
+            }
+            reply.integer_array(&fields(verdict, MILLIS));
+        })
     });
-    let verdict = checked.ok_or_else(|| request::unknown_policy(args.at(1)))??;
-    if verdict.limited {
-        limiter.limits.note_refusal(&key, view.hash(&key));
-    }
-    reply.array(5);
-    write(reply, &verdict, MILLIS);
-    Ok(())
+    checked.ok_or_else(|| request::unknown_policy(args.at(1)))?
 }
 
 fn ratelimit_peek(
@@ -186,9 +195,9 @@ fn ratelimit_peek(
     reply: &mut Reply<'_>,
 ) -> CommandResult {
     let request = Request::parse(args, false)?;
-    let verdict = peek(view, args.at(1), request.algorithm, &[request.rule], &request.call(limiter))?;
-    reply.array(5);
-    write(reply, &verdict, MILLIS);
+    let Limit { algorithm, rule, .. } = request.limit;
+    let verdict = peek(view, args.at(1), algorithm, &[rule], &request.call(limiter))?;
+    reply.integer_array(&fields(&verdict, MILLIS));
     Ok(())
 }
 
@@ -241,11 +250,11 @@ fn cl_throttle(
 ) -> CommandResult {
     let (rule, cost) = request::throttle(args)?;
     let call = Call { now: limiter.now_us, cost, id: None };
-    let verdict = take(view, args.at(1), Algorithm::Gcra, &[rule], &call)?;
-    if verdict.limited {
-        limiter.limits.note_refusal(args.at(1), view.hash(args.at(1)));
-    }
-    reply.array(5);
-    write(reply, &verdict, SECONDS);
-    Ok(())
+    let (key, hash) = (args.at(1), view.hash(args.at(1)));
+    take(view, key, Algorithm::Gcra, from_ref(&rule), &call, |verdict| {
+        if verdict.limited {
+            limiter.limits.note_refusal(key, hash);
+        }
+        reply.integer_array(&fields(verdict, SECONDS));
+    })
 }

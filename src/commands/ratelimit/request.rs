@@ -1,9 +1,10 @@
 //! What a call asks for: the arguments that these commands share.
 
 use super::super::arguments::{Options, positive};
-use super::{Algorithm, Args, Limiter, ReplyError, Rule, integer, integer_in};
+use super::{Algorithm, Args, Limiter, ReplyError, Rule, integer_in};
 use crate::config::RuleError;
 use crate::ratelimit::Call;
+use crate::types::number::parse_i64;
 
 /// Limits with their keys.
 pub(super) type KeyedRules<'a> = Vec<(&'a [u8], Rule)>;
@@ -13,25 +14,31 @@ const MAX_LIMITS: i64 = 128;
 /// A longer identifier is refused.
 const MAX_ID: usize = 1024;
 
-/// A limit given by arguments.
-pub(super) struct Request<'a> {
+/// A limit given by arguments, and how much is wanted of it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limit {
     pub(super) algorithm: Algorithm,
     pub(super) rule: Rule,
     pub(super) cost: u64,
+}
+
+/// The same, and who says so.
+pub(super) struct Request<'a> {
+    pub(super) limit: Limit,
     pub(super) id: Option<&'a [u8]>,
 }
 
 impl<'a> Request<'a> {
     /// Reads `key limit window-ms` and the options behind them.
-    // Where it is built is where it is used: in a profile, waits for copies of it stood out.
-    #[inline(always)]
     pub(super) fn parse(args: Args<'a>, takes: bool) -> Result<Self, ReplyError> {
         let (mut cost, mut id, mut algorithm, mut burst) = (1, None, Algorithm::Log, None);
         let mut options = Options::new(args, 4);
         while !options.is_done() {
             if options.take_with("ALGORITHM", 1) {
-                algorithm = Algorithm::named(options.value()?)
-                    .ok_or(ReplyError::fixed("ERR ALGORITHM must be LOG, COUNTER or GCRA"))?;
+                let Some(named) = Algorithm::named(options.value()?) else {
+                    return Err(ReplyError::fixed("ERR ALGORITHM must be LOG, COUNTER or GCRA"));
+                };
+                algorithm = named;
             } else if options.take_with("COST", 1) {
                 cost = cost_of(options.value()?)?;
             } else if options.take_with("BURST", 1) {
@@ -44,26 +51,25 @@ impl<'a> Request<'a> {
                 return Err(ReplyError::SYNTAX);
             }
         }
-        Ok(Self { algorithm, rule: rule(args.at(2), args.at(3), algorithm, burst)?, cost, id })
+        match Rule::new(algorithm, number(args.at(2))?, number(args.at(3))?, burst) {
+            Ok(rule) => Ok(Self { limit: Limit { algorithm, rule, cost }, id }),
+            Err(error) => Err(refused(&error)),
+        }
     }
 
     /// The call as of the command's time.
     pub(super) fn call(&self, limiter: &Limiter<'_>) -> Call<'a> {
-        Call { now: limiter.now_us, cost: self.cost, id: self.id }
+        Call { now: limiter.now_us, cost: self.limit.cost, id: self.id }
     }
 }
 
-/// A rule of `limit window-ms`.
+/// A limit or a window. What is negative is out of bounds as 0 is.
 #[inline(always)]
-pub(super) fn rule(
-    limit: &[u8],
-    window_ms: &[u8],
-    algorithm: Algorithm,
-    burst: Option<u64>,
-) -> Result<Rule, ReplyError> {
-    // What is negative is out of bounds as 0 is.
-    let number = |argument| integer(argument).map(|value| u64::try_from(value).unwrap_or(0));
-    Rule::new(algorithm, number(limit)?, number(window_ms)?, burst).map_err(|error| refused(&error))
+fn number(argument: &[u8]) -> Result<u64, ReplyError> {
+    match parse_i64(argument) {
+        Some(value) => Ok(value.max(0) as u64),
+        None => Err(ReplyError::NOT_INTEGER),
+    }
 }
 
 /// Reads `numkeys key limit window-ms ... [COST n]`: the limits with their keys, and the cost.
@@ -74,7 +80,8 @@ pub(super) fn multi(args: Args<'_>) -> Result<(KeyedRules<'_>, u64), ReplyError>
     }
     let mut limits = Vec::with_capacity(count);
     for at in (2..2 + count * 3).step_by(3) {
-        limits.push((args.at(at), rule(args.at(at + 1), args.at(at + 2), Algorithm::Log, None)?));
+        let rule = Rule::new(Algorithm::Log, number(args.at(at + 1))?, number(args.at(at + 2))?, None);
+        limits.push((args.at(at), rule.map_err(|error| refused(&error))?));
     }
     Ok((limits, cost_alone(args, 2 + count * 3)?))
 }

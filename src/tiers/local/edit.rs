@@ -66,19 +66,20 @@ impl View<'_> {
     /// Changes the collection at a key, which is created if there is none, and sets its deadline, in one look at the
     /// table: what rate limiters keep.
     ///
-    /// `change` returns its result and the deadline; without one, it has changed nothing, and nothing is recorded.
+    /// `change` returns the deadline; without one, it has changed nothing, and nothing is recorded.
     ///
     /// # Errors
     /// `WRONGTYPE` if the key holds another type.
-    pub fn upsert_until<T: Stored, R>(
+    #[inline]
+    pub fn upsert_until<T: Stored>(
         &mut self,
         key: &[u8],
         event: Event,
-        change: impl FnOnce(&mut T) -> (R, Option<u64>),
-    ) -> Result<R, ReplyError> {
+        change: impl FnOnce(&mut T) -> Option<u64>,
+    ) -> Result<(), ReplyError> {
         self.change_or_create(key, event, |collection| {
-            let (result, deadline) = change(collection);
-            (result, deadline.is_some(), deadline)
+            let deadline = change(collection);
+            ((), deadline.is_some(), deadline)
         })
     }
 

@@ -8,6 +8,33 @@ use crate::protocol::ReplyError;
 use crate::types::listpack::Item;
 
 impl View<'_> {
+    /// Changes the bytes of the string at a key where they are, and its deadline; says whether there was such a string
+    /// and `change` knew what to do with it. If not, nothing was changed.
+    ///
+    /// `change` returns `None` if it did not, and otherwise the deadline; without one, it has changed nothing.
+    #[inline]
+    pub fn edit_bytes_until(
+        &mut self,
+        key: &[u8],
+        event: Event,
+        change: impl FnOnce(&mut [u8]) -> Option<Option<u64>>,
+    ) -> bool {
+        let hash = self.hash(key);
+        let (settings, now_ms) = (self.settings(), self.now_ms());
+        let Some(entry) = self.live(hash, key) else { return false };
+        let had = entry.deadline();
+        let Some(changed) = entry.as_inline_mut().filter(|_| had.is_some()).and_then(change) else {
+            return false;
+        };
+        super::eviction::touch(entry, settings, now_ms);
+        if let Some(deadline) = changed {
+            entry.set_deadline(Some(deadline));
+            self.database(hash).deadline_changed(hash, had, Some(deadline));
+            self.record(hash, key, event);
+        }
+        true
+    }
+
     /// Puts another string in the place of the one at a key, if there is one, and sets its deadline.
     ///
     /// `change` sees the string, and returns its result and what to put there; without that, nothing is changed and

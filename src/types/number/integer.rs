@@ -32,24 +32,25 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Parses up to eight digits, at least one: with zeros before them, they are eight.
+/// Parses up to eight digits, at least one: few one by one, more at once, with zeros before them.
 ///
 /// The arguments of a rate limit are such numbers; measured in `benches/ratelimit`.
 #[inline]
 fn parse_short(digits: &[u8]) -> Option<u64> {
     let len = digits.len();
+    if len <= 4 {
+        return digits.iter().try_fold(0, |sum, digit| {
+            let digit = digit.wrapping_sub(b'0');
+            (digit <= 9).then_some(sum * 10 + u64::from(digit))
+        });
+    }
+    if len == 8 {
+        return parse_eight(*digits.first_chunk()?);
+    }
     // They end at the highest byte; two reads that overlap cover each length.
-    let word = match *digits {
-        [a] => u64::from(a) << 56,
-        [a, b] => u64::from(a) << 48 | u64::from(b) << 56,
-        [a, b, c] => u64::from(a) << 40 | u64::from(b) << 48 | u64::from(c) << 56,
-        _ if len == 8 => return parse_eight(*digits.first_chunk()?),
-        _ => {
-            let first = u32::from_le_bytes(*digits.first_chunk()?);
-            let last = u32::from_le_bytes(*digits.last_chunk()?);
-            u64::from(first) << (8 * (8 - len)) | u64::from(last) << 32
-        }
-    };
+    let first = u32::from_le_bytes(*digits.first_chunk()?);
+    let last = u32::from_le_bytes(*digits.last_chunk()?);
+    let word = u64::from(first) << (8 * (8 - len)) | u64::from(last) << 32;
     parse_eight((word | 0x3030_3030_3030_3030 >> (8 * len)).to_le_bytes())
 }
 

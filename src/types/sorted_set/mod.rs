@@ -5,7 +5,7 @@ mod log;
 mod permits;
 mod tree;
 
-use log::Log;
+pub use log::Log;
 use tree::{Member, Ranked, Tree};
 
 use super::hasher::hash_bytes;
@@ -191,7 +191,6 @@ impl SortedSet {
         match (&self.0, part) {
             (Form::Full(full), _) => full.dictionary.prefetch_part(part),
             (Form::Log(log), Part::Log) => log.prefetch(),
-            (Form::Log(log), Part::LogEnds) => log.prefetch_ends(),
             _ => {}
         }
     }

@@ -21,6 +21,12 @@ fn member_of(id: &[u8], index: u64) -> Vec<u8> {
 }
 
 impl SortedSet {
+    /// The log that it is, if it holds permits and nothing else.
+    #[inline]
+    pub fn as_log(&mut self) -> Option<&mut Log> {
+        if let Form::Log(log) = &mut self.0 { Some(log) } else { None }
+    }
+
     /// When the permit of a rank, the oldest first, was given.
     #[inline]
     pub fn permit(&self, rank: usize) -> Option<u64> {

@@ -464,7 +464,7 @@ impl<E: Element> Table<E> {
         match part {
             Part::Bucket(hash) => self.prefetch(hash),
             Part::Member(hash) => self.prefetch_element(hash),
-            Part::Log | Part::LogEnds => {}
+            Part::Log => {}
         }
     }
 

@@ -159,7 +159,7 @@ fn scripts_decide_as_we_do() {
                 let look = log::decide(&permits, &current, &Call { cost: 0, ..call }).verdict;
                 let then = log::decide(&permits, &current, &call);
                 if takes {
-                    log::take(&mut permits, &current, &call, &LIMITS);
+                    log::take(&mut permits, &current, &call, &LIMITS, &mut |_| ());
                     repeated += usize::from(then.is_repeated);
                     then.verdict
                 } else {
