@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::acl::Acl;
 use crate::clients::Clients;
 use crate::clock;
 use crate::config::{Config, Id, Settings};
@@ -45,6 +46,8 @@ pub struct Instance {
     pub settings: Arc<Settings>,
     /// What the server was started with.
     pub config: Config,
+    /// The users, and what they may do.
+    pub acl: Acl,
     /// The connected clients.
     pub clients: Clients,
     /// What is counted.
@@ -108,6 +111,7 @@ impl Instance {
             limits: RateLimits::new(&config.policies),
             upstream,
             config,
+            acl: Acl::default(),
             clients: Clients::default(),
             telemetry: Telemetry::new(),
             slow_log: Mutex::new(SlowLog::default()),

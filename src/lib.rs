@@ -7,6 +7,7 @@
 #[global_allocator]
 static ALLOCATOR: tiers::local::memory::CountingAllocator = tiers::local::memory::CountingAllocator;
 
+pub mod acl;
 pub mod admin;
 pub mod clients;
 pub mod clock;

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anteroom::acl::Acl;
+use anteroom::commands::acl::load_users;
 use anteroom::config::Config;
 use anteroom::config::arguments::{Arguments, Command, JournalWork, Serve, Sql};
 use anteroom::tiers::database::postgres::triggers::triggers;
@@ -38,6 +40,9 @@ fn check(file: PathBuf) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
+    if let Err(error) = load_users(&Acl::default(), &config.settings) {
+        return fail(&error);
+    }
     match config.database.as_ref().map(Rules::compile) {
         Some(Err(error)) => fail(&error),
         _ => ExitCode::SUCCESS,

@@ -79,7 +79,7 @@ impl Checker {
             is_unix: false,
         };
         let client = Arc::new(Client::new(0, origin, clock::wall_ms()));
-        let mut session = Session::new(client, true);
+        let mut session = Session::own(client);
         session.select(instance.first_db());
         Self {
             worker: Worker::new(instance),

@@ -18,6 +18,7 @@ pub use pushes::Pushes;
 pub use subscriptions::{Audience, Subscriptions};
 pub use tracking::{Tracker, Tracking, TrackingOptions, note_running};
 
+use crate::acl::{DEFAULT, Rules, User};
 use crate::protocol::{Args, OwnedArgs, Protocol};
 use crate::tiers::local::{Keyspace, Waiter, WatchFlag};
 use crate::tiers::upstream::{Stream, Watched};
@@ -312,6 +313,8 @@ pub struct Session {
     pub db: usize,
     /// The protocol it speaks.
     pub protocol: Protocol,
+    /// Who it is.
+    pub user: Arc<User>,
     /// Whether it may do anything but authenticate.
     pub authenticated: bool,
     /// Which replies it wants.
@@ -377,9 +380,10 @@ impl Transaction {
 
 impl Session {
     /// A session as a new connection has it.
-    pub fn new(client: Arc<Client>, authenticated: bool) -> Self {
+    pub fn new(client: Arc<Client>, user: Arc<User>, authenticated: bool) -> Self {
         Self {
             client,
+            user,
             db: 0,
             protocol: Protocol::Resp2,
             authenticated,
@@ -397,6 +401,18 @@ impl Session {
             frozen_us: None,
             sleep_ms: None,
         }
+    }
+
+    /// A session of the server's own, which may do everything.
+    pub fn own(client: Arc<Client>) -> Self {
+        Self::new(client, Arc::new(User::new(DEFAULT, Rules::all())), true)
+    }
+
+    /// Is somebody from here on.
+    pub fn become_user(&mut self, user: Arc<User>) {
+        self.client.names.lock().user = user.shown();
+        self.user = user;
+        self.authenticated = true;
     }
 
     /// Works on another database.

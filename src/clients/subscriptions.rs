@@ -117,6 +117,15 @@ impl Subscriptions {
         self.shards.lock().get(channel).map_or(0, |to| tell(to, &[b"smessage", channel, text], most))
     }
 
+    /// Whether a client listens only to what `may` allows.
+    pub fn all_allowed(&self, client: u64, may: impl Fn(Audience, &[u8]) -> bool) -> bool {
+        [Audience::Channel, Audience::Pattern, Audience::Shard].into_iter().all(|audience| {
+            let listeners = self.of(audience).lock();
+            let is_his = |list: &Vec<Arc<Client>>| list.iter().any(|other| other.id == client);
+            listeners.iter().filter(|(_, list)| is_his(list)).all(|(name, _)| may(audience, name))
+        })
+    }
+
     /// The names that are listened to, those that match a pattern if there is one.
     pub fn names(&self, audience: Audience, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
         let listeners = self.of(audience).lock();

@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::arguments::{Options, database};
+use super::client_list;
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Context, Control, Group, flag};
-use crate::clients::Session;
+use crate::acl::{DEFAULT, Incident, LogEntry, Where};
+use crate::clock;
 use crate::config::Id;
-use crate::instance::Instance;
 use crate::protocol::{Args, CommandResult, Protocol, Reply, ReplyError};
 use crate::types::number::parse_i64;
 
@@ -111,38 +112,43 @@ fn auth(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) ->
     if args.len() > 3 {
         return Err(ReplyError::SYNTAX);
     }
-    let has_password = !context.instance.settings.text(Id::Requirepass).is_empty();
-    if args.len() == 2 && !has_password {
+    if args.len() == 2 && context.instance.acl.default_user().rules().any_password {
         return Err(ReplyError::fixed(
             "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
         ));
     }
-    let (user, password) =
-        if args.len() == 3 { (args.at(1), args.at(2)) } else { (&b"default"[..], args.at(1)) };
-    authenticate(context.session, context.instance, user, password)?;
+    let (user, password) = if args.len() == 3 { (args.at(1), args.at(2)) } else { (DEFAULT, args.at(1)) };
+    authenticate(context, args, user, password)?;
     reply.ok();
     Ok(())
 }
 
 fn authenticate(
-    session: &mut Session,
-    instance: &Instance,
-    user: &[u8],
+    context: &mut Context<'_, '_>,
+    args: Args<'_>,
+    name: &[u8],
     password: &[u8],
 ) -> Result<(), ReplyError> {
-    let expected = instance.settings.text(Id::Requirepass);
-    let accepted = user == b"default" && (expected.is_empty() || same(expected.as_bytes(), password));
-    if !accepted {
-        return Err(ReplyError::fixed("WRONGPASS invalid username-password pair or user is disabled."));
+    let instance = context.instance;
+    if let Some(user) = instance.acl.authenticate(name, password) {
+        context.session.become_user(user);
+        return Ok(());
     }
-    session.authenticated = true;
-    Ok(())
-}
-
-/// Compares in a time that says nothing about where the difference is.
-fn same(expected: &[u8], given: &[u8]) -> bool {
-    expected.len() == given.len()
-        && expected.iter().zip(given).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    let (session, now_ms) = (&context.session, clock::wall_ms());
+    instance.acl.count(Incident::Auth);
+    let entry = LogEntry {
+        count: 1,
+        incident: Incident::Auth,
+        place: if session.transaction.is_some() { Where::Multi } else { Where::TopLevel },
+        object: args.at(0).into(),
+        user: name.into(),
+        client: client_list::describe(&session.client, session.tracking.as_deref(), now_ms),
+        id: 0,
+        created_ms: now_ms,
+        updated_ms: now_ms,
+    };
+    instance.acl.log.lock().add(entry, instance.settings.int(Id::AcllogMaxLen) as usize);
+    Err(ReplyError::fixed("WRONGPASS invalid username-password pair or user is disabled."))
 }
 
 fn hello(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
@@ -160,7 +166,7 @@ fn hello(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
     while !options.is_done() {
         if options.take_with("auth", 2) {
             let (user, password) = (options.value()?, options.value()?);
-            authenticate(context.session, context.instance, user, password)?;
+            authenticate(context, args, user, password)?;
         } else if options.take_with("setname", 1) {
             let given = options.value()?;
             check_name(given)?;
@@ -169,7 +175,7 @@ fn hello(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
             return Err(ReplyError::showing("ERR Syntax error in HELLO option '", options.value()?, "'"));
         }
     }
-    if !context.session.authenticated {
+    if !context.session.authenticated && !context.instance.acl.is_open() {
         return Err(ReplyError::fixed(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
         ));

@@ -8,9 +8,11 @@ pub mod spec;
 pub mod syntax;
 pub mod table;
 
+pub mod acl;
 mod arguments;
 mod bitmaps;
 pub mod cache;
+mod categories;
 mod connection;
 mod database;
 mod deadline;
@@ -34,6 +36,7 @@ mod streams;
 mod strings;
 mod transactions;
 
+pub use server::client_list;
 use spec::CommandSpec;
 
 use crate::protocol::{Args, Reply, ReplyError};
@@ -60,6 +63,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     ratelimit::COMMANDS,
     database::COMMANDS,
     cache::COMMANDS,
+    acl::COMMANDS,
     server::COMMANDS,
 ];
 

@@ -4,7 +4,7 @@
 
 use super::keys::{KeySpec, access::NOT_KEY, key_at, keys_in};
 use super::spec::Arity::{AtLeast, Exactly};
-use super::spec::{CommandSpec, Context, Group, SessionHandler, flag};
+use super::spec::{Channels, CommandSpec, Context, Group, SessionHandler, flag};
 use super::{write_help, wrong_subcommand};
 use crate::clients::Audience;
 use crate::protocol::{Args, CommandResult, Reply};
@@ -32,19 +32,19 @@ const fn looking(name: &'static str, arity: super::spec::Arity, handler: Session
 
 /// The rows.
 pub const COMMANDS: &[CommandSpec] = &[
-    saying("publish", publish).doc(
+    saying("publish", publish).channels(Channels::First).doc(
         "Says something on a channel.",
         "2.0.0",
         "O(N+M), with N the channel's listeners and M all patterns listened to",
         "channel message",
     ),
-    saying("spublish", spublish).keys(SHARD_CHANNEL).doc(
+    saying("spublish", spublish).channels(Channels::First).keys(SHARD_CHANNEL).doc(
         "Says something on a channel of a shard.",
         "7.0.0",
         "O(N), with N the channel's listeners",
         "shardchannel message",
     ),
-    listening("subscribe", 2, subscribe).doc(
+    listening("subscribe", 2, subscribe).channels(Channels::All).doc(
         "Listens to channels.",
         "2.0.0",
         "O(N), with N the channels",
@@ -56,7 +56,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         "O(N), with N the channels",
         "[channel...]",
     ),
-    listening("psubscribe", 2, psubscribe).doc(
+    listening("psubscribe", 2, psubscribe).channels(Channels::Patterns).doc(
         "Listens to channels whose names match patterns.",
         "2.0.0",
         "O(N), with N the patterns",
@@ -68,7 +68,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         "O(N), with N the patterns",
         "[pattern:pattern...]",
     ),
-    listening("ssubscribe", 2, ssubscribe).keys(SHARD_CHANNELS).doc(
+    listening("ssubscribe", 2, ssubscribe).channels(Channels::All).keys(SHARD_CHANNELS).doc(
         "Listens to channels of a shard.",
         "7.0.0",
         "O(N), with N the channels",

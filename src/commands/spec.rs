@@ -154,6 +154,29 @@ pub enum Scope {
     By(fn(Args<'_>) -> Scope),
 }
 
+/// Which of a command's arguments are channels that its user must be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channels {
+    /// The first.
+    First,
+    /// All.
+    All,
+    /// All are patterns of channels.
+    Patterns,
+}
+
+impl Channels {
+    /// How many arguments at most.
+    pub fn count(self) -> usize {
+        if self == Self::First { 1 } else { usize::MAX }
+    }
+
+    /// Whether they are patterns.
+    pub fn are_patterns(self) -> bool {
+        self == Self::Patterns
+    }
+}
+
 /// How many arguments a command takes, its name included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arity {
@@ -266,6 +289,8 @@ pub struct CommandSpec {
     pub keys: &'static [KeySpec],
     /// Finds the keys where the specs cannot.
     pub get_keys: Option<fn(Args<'_>, &mut Keys)>,
+    /// Which of its arguments are channels.
+    pub channels: Option<Channels>,
     /// Makes its key of the arguments, where none of them is the key.
     pub derived_key: Option<fn(Args<'_>) -> DerivedKey>,
     /// What it does with its keys, where that depends on the arguments.
@@ -313,6 +338,7 @@ impl CommandSpec {
             categories: 0,
             keys: &[],
             get_keys: None,
+            channels: None,
             derived_key: None,
             key_flags: None,
             scope: Scope::Keys,
@@ -417,6 +443,12 @@ impl CommandSpec {
     /// With a function that finds keys which the specs cannot tell.
     pub const fn get_keys(mut self, get_keys: fn(Args<'_>, &mut Keys)) -> Self {
         self.get_keys = Some(get_keys);
+        self
+    }
+
+    /// With these channels.
+    pub const fn channels(mut self, channels: Channels) -> Self {
+        self.channels = Some(channels);
         self
     }
 

@@ -159,6 +159,9 @@ directives! {
     Unixsocketperm "unixsocketperm" Octal(0, 0o777), "0", false;
     Databases "databases" Int(1, 256), "16", false;
     Requirepass "requirepass" Text, "", true;
+    Aclfile "aclfile" Text, "", false;
+    AcllogMaxLen "acllog-max-len" Int(0, MAX), "128", true;
+    AclPubsubDefault "acl-pubsub-default" Word(&["resetchannels", "allchannels"]), "resetchannels", true;
     ProtectedMode "protected-mode" Bool, "yes", true;
     SlowlogLogSlowerThan "slowlog-log-slower-than" Int(-1, MAX), "10000", true;
     SlowlogMaxLen "slowlog-max-len" Int(0, MAX), "128", true;

@@ -69,6 +69,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "timeout",
             "maxclients",
             "requirepass",
+            "aclfile",
             "protected-mode",
             "tcp-keepalive",
             "tcp-backlog",

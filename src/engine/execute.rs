@@ -150,8 +150,11 @@ impl Worker {
         if !spec.arity.accepts(args.len()) {
             return Err(ReplyError::wrong_arity(&command.name));
         }
-        if !session.authenticated && !spec.has(flag::NO_AUTH) {
+        if !session.authenticated && !spec.has(flag::NO_AUTH) && !self.instance.acl.is_open() {
             return Err(ReplyError::NO_AUTH);
+        }
+        if session.user.is_restricted() {
+            self.permit(session, command, args)?;
         }
         if session.transaction.is_some() && spec.has(flag::NO_MULTI) {
             return Err(ReplyError::fixed("ERR Command not allowed inside a transaction"));
@@ -211,6 +214,9 @@ impl Worker {
         error: &ReplyError,
         out: &mut Vec<u8>,
     ) {
+        if error.code() == "NOPERM" {
+            self.note_refused(session, args);
+        }
         if let Ok(command) = COMMANDS.resolve(args) {
             self.counters.commands[command.index].rejected.add(1);
             if matches!(command.spec.run, Run::Control(Control::Exec)) {

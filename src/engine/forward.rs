@@ -15,6 +15,7 @@ use super::spread::{Keys, only_slot};
 use super::touch::{Routed, Touch, foreign_route, is_plain, only_key, touch_of};
 use super::worker::Worker;
 use crate::clients::{ReplyMode, Session};
+use crate::commands::acl;
 use crate::commands::routing::Route;
 use crate::commands::spec::{Control, Run, flag};
 use crate::commands::table::{COMMANDS, Command};
@@ -76,7 +77,12 @@ impl Worker {
         }
         let admitted = match routed.command {
             Some(command) => self.admit(session, command, args).map(drop),
-            None if !session.authenticated => Err(ReplyError::NO_AUTH),
+            None if !session.authenticated && !self.instance.acl.is_open() => Err(ReplyError::NO_AUTH),
+            None if !acl::may_run_unknown(&session.user.rules()) => Err(ReplyError::showing(
+                &format!("NOPERM User {} has no permissions to run the '", session.user.shown()),
+                &args.at(0).to_ascii_lowercase(),
+                "' command",
+            )),
             None => Ok(()),
         };
         if let Err(error) = admitted {

@@ -18,6 +18,7 @@ mod near_reads;
 mod own_connection;
 mod own_request;
 mod pending;
+mod permission;
 mod pipeline;
 mod postponed;
 mod row_blocks;

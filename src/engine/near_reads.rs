@@ -36,6 +36,7 @@ impl Worker {
             || is_special
             || !resp3 && routing.rewriting.is_none()
             || self.instance.pause.is_set()
+            || session.user.is_restricted()
             || args
                 .get(key_at)
                 .is_none_or(|key| upstream.tier_of(key).is_some() || self.is_shared_row(session.db, key))

@@ -14,7 +14,7 @@ use crate::tiers::upstream::encode;
 pub fn run_own(instance: &'static Instance, arguments: &[&[u8]]) -> Vec<u8> {
     let (address, local_address) = ("server:0".to_owned(), "server:0".to_owned());
     let origin = Origin { address, local_address, fd: -1, is_unix: false };
-    let mut session = Session::new(Arc::new(Client::new(0, origin, clock::wall_ms())), true);
+    let mut session = Session::own(Arc::new(Client::new(0, origin, clock::wall_ms())));
     session.select(instance.first_db());
     let (mut input, mut output) = (Vec::new(), Vec::new());
     encode(arguments.iter().copied(), &mut input);

@@ -196,7 +196,7 @@ mod tests {
         let instance = Instance::start(Config::load(&Serve::default()).unwrap()).unwrap();
         let origin = Origin { address: String::new(), local_address: String::new(), fd: 0, is_unix: false };
         let client: Arc<_> = instance.clients.add(origin, 0, 1).unwrap();
-        (Worker::new(instance), Session::new(client, true))
+        (Worker::new(instance), Session::own(client))
     }
 
     fn filled(args: &[&[u8]]) -> Pending {

@@ -199,6 +199,12 @@ impl Worker {
         out: &mut Vec<u8>,
     ) {
         view.select(session.db);
+        if session.user.is_restricted()
+            && let Err(error) = self.permit_in_exec(session, command, args)
+        {
+            self.counters.commands[command.index].rejected.add(1);
+            return self.reply_error(session, &error, out);
+        }
         if let Run::Control(_) = command.spec.run {
             // Only UNWATCH can be queued, and EXEC has unwatched everything already.
             return Reply::new(out, session.protocol).ok();
@@ -276,7 +282,8 @@ impl Worker {
         session.select(self.instance.first_db());
         session.set_protocol(Protocol::Resp2);
         session.reply_mode = crate::clients::ReplyMode::On;
-        session.authenticated = self.instance.settings.text(crate::config::Id::Requirepass).is_empty();
+        session.user = self.instance.acl.default_user().clone();
+        session.authenticated = self.instance.acl.is_open();
         session.end_tracking(&self.instance.clients, &self.instance.keyspace);
         session.unsubscribe_all(&self.instance.clients);
         session.client.no_evict.store(false, Relaxed);

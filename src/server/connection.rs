@@ -105,8 +105,8 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, dealt: Dealt) {
     let ring = bench.borrow().ring.clone();
     match socket.into_stream(ring.as_ref()) {
         Ok(stream) => {
-            let authenticated = instance.settings.text(Id::Requirepass).is_empty();
-            let mut session = Session::new(client.clone(), authenticated);
+            let mut session =
+                Session::new(client.clone(), instance.acl.default_user().clone(), instance.acl.is_open());
             session.select(instance.first_db());
             let mut connection = Connection {
                 stream,

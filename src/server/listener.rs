@@ -115,7 +115,7 @@ fn admit(instance: &'static Instance, workers: &mut Workers, socket: Accepted, o
 /// Protected mode: without a password, only this host may connect.
 fn origin_refused(instance: &Instance, origin: &Origin, socket: &Accepted) -> bool {
     let settings = &instance.settings;
-    if settings.int(Id::ProtectedMode) == 0 || origin.is_unix || !settings.text(Id::Requirepass).is_empty() {
+    if settings.int(Id::ProtectedMode) == 0 || origin.is_unix || !instance.acl.is_open() {
         return false;
     }
     let is_local =

@@ -35,6 +35,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     if let Some(upstream) = instance.upstream.as_ref().filter(|_| !workers::hosts_links(threads)) {
         upstream.start()?;
     }
+    crate::commands::acl::load_users(&instance.acl, &instance.settings)?;
     crate::engine::start_apart(instance)?;
     let database = start_database(instance)?;
     start_snapshots(instance)?;

@@ -11,6 +11,7 @@ const RANKS: &[(&str, u8)] = &[
     ("tiers", 3),
     ("ratelimit", 3),
     ("lua", 3),
+    ("acl", 3),
     ("slow_log", 4),
     ("latency", 4),
     ("lazy_free", 4),

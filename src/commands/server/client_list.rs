@@ -12,7 +12,7 @@ use crate::clock;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 
 /// One connection as `CLIENT LIST` shows it.
-fn describe(client: &Client, tracker: Option<&Tracker>, now_ms: u64) -> String {
+pub fn describe(client: &Client, tracker: Option<&Tracker>, now_ms: u64) -> String {
     let names = client.names.lock().clone();
     let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
     let queued = client.queued.load(Relaxed);

@@ -70,6 +70,9 @@ fn set(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> 
         .settings
         .set(&pairs)
         .map_err(|error: SetError| ReplyError::new(format!("ERR {error}")))?;
+    if changed.contains(&Id::Requirepass) {
+        context.instance.acl.set_default_password(&context.instance.settings.text(Id::Requirepass));
+    }
     if changed.contains(&Id::MaxmemoryPolicy) {
         context.view.policy_changed();
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::super::spec::Arity::AtLeast;
 use super::super::spec::{CommandSpec, Context, Group, Scope, category};
 use super::super::table::COMMANDS;
+use crate::acl::Incident;
 use crate::clients::Audience;
 use crate::clock;
 use crate::config::Id;
@@ -284,6 +285,10 @@ fn stats(context: &mut Context<'_, '_>, text: &mut String) {
         line(text, absent, 0);
     }
     line(text, "total_error_replies", totals.errors);
+    for incident in [Incident::Auth, Incident::Command, Incident::Key, Incident::Channel] {
+        let name = if incident == Incident::Command { "cmd" } else { incident.name() };
+        line(text, &format!("acl_access_denied_{name}"), context.instance.acl.denied(incident));
+    }
     line(text, "command_panics", totals.panics);
 }
 

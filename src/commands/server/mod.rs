@@ -1,7 +1,7 @@
 //! The server itself: settings, statistics, clients, the command table, and tools for those who look after it.
 
 mod client;
-mod client_list;
+pub mod client_list;
 mod command;
 mod config;
 mod debug;

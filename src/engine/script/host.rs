@@ -8,6 +8,7 @@ use corosensei::Yielder;
 use super::prepare::Prepared;
 use crate::clients::Session;
 use crate::clock;
+use crate::commands::acl;
 use crate::commands::spec::{Run, flag};
 use crate::commands::table::COMMANDS;
 use crate::config::Id;
@@ -102,6 +103,15 @@ impl Host for ScriptHost<'_, '_> {
         if spec.has(flag::NOSCRIPT) || matches!(spec.run, Run::Control(_) | Run::Script(_)) {
             return Err(self.refuse(index, "ERR This Redis command is not allowed from script"));
         }
+        if self.session.user.is_restricted()
+            // SAFETY: as in `worker`; the borrow of the session beside it is of another field.
+            && let Err(error) = unsafe { &*self.worker.0 }.permit_in_script(self.session, command, args)
+        {
+            let worker = self.worker();
+            worker.count_error(&error);
+            worker.counters.commands[command.index].rejected.add(1);
+            return Err(error);
+        }
         if self.prepared.only_reads && spec.flags & (flag::WRITE | flag::MAY_REPLICATE) != 0 {
             return Err(self.refuse(index, "ERR Write commands are not allowed from read-only scripts."));
         }
@@ -136,8 +146,12 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn may_run(&mut self, args: Args<'_>) -> Option<bool> {
-        // There is one user, who may do everything.
-        COMMANDS.resolve(args).ok().map(|_| true)
+        let command = COMMANDS.resolve(args).ok()?;
+        let has_all = command.spec.arity.accepts(args.len());
+        Some(
+            !self.session.user.is_restricted()
+                || has_all && acl::check(&self.session.user.rules(), command, args).is_ok(),
+        )
     }
 
     fn log(&mut self, level: i32, message: &[u8]) {

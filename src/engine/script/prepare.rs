@@ -78,7 +78,7 @@ impl Lua {
             loaded: std::collections::HashMap::new(),
             generation: instance.scripts.generation(),
             functions: super::library::LoadedFunctions::default(),
-            session: Session::new(session.client.clone(), true),
+            session: Session::new(session.client.clone(), session.user.clone(), true),
             stack: None,
             told_memory: 0,
             spare: Vec::new(),

@@ -119,7 +119,7 @@ impl Worker {
     /// Makes the coroutine of a run; it has not begun.
     fn start(&mut self, task: Task, session: &Session, args: Args<'_>, stack: DefaultStack) -> Run {
         let (client, now_ms, now_us) = (session.client.clone(), self.now_ms(), self.now_us());
-        let (tracking, caching) = (session.tracking.clone(), session.caching);
+        let (user, tracking, caching) = (session.user.clone(), session.tracking.clone(), session.caching);
         let no_touch = client.no_touch.load(std::sync::atomic::Ordering::Relaxed);
         let keyspace = &self.instance.keyspace;
         // SAFETY: only the lifetime changes. The arguments are looked at before the run is first set aside, and not
@@ -128,7 +128,7 @@ impl Worker {
         Coroutine::with_stack(stack, move |yielder: &Yielder<WorkerPointer, ()>, worker: WorkerPointer| {
             let Task { mut lua, prepared, protocol, db, begin } = task;
             let mut effects = Box::<Effects>::default();
-            lua.session.client = client;
+            (lua.session.client, lua.session.user) = (client, user);
             (lua.session.tracking, lua.session.caching) = (tracking, caching);
             let caught = catch_unwind(AssertUnwindSafe(|| {
                 let Some(mut view) = View::acquire(keyspace, &prepared.locks, db, now_ms, &mut effects)
@@ -296,7 +296,7 @@ impl Worker {
                     Err(RunError::Failed(error, false))
                 }
                 Ok(Plan::Run(prepared)) => {
-                    lua.session.client = session.client.clone();
+                    (lua.session.client, lua.session.user) = (session.client.clone(), session.user.clone());
                     (lua.session.tracking, lua.session.caching) = (session.tracking.clone(), session.caching);
                     let now_us = self.now_us();
                     let worker = WorkerPointer(self);

@@ -1,0 +1,117 @@
+//! What the gate asks of a user's rules. See [`crate::acl`].
+
+use super::worker::Worker;
+use crate::acl::{Denied, Incident, LogEntry, Where};
+use crate::clients::Session;
+use crate::clock;
+use crate::commands::acl;
+use crate::commands::client_list::describe;
+use crate::commands::spec::Run;
+use crate::commands::table::{COMMANDS, Command};
+use crate::config::Id;
+use crate::protocol::{Args, ReplyError};
+
+impl Worker {
+    /// Whether a restricted user may run a command.
+    ///
+    /// # Errors
+    /// What he is told if not.
+    #[cold]
+    pub(super) fn permit(
+        &self,
+        session: &Session,
+        command: &Command,
+        args: Args<'_>,
+    ) -> Result<(), ReplyError> {
+        let rules = session.user.rules();
+        if let Err(denied) = acl::check(&rules, command, args) {
+            let reason = acl::reason(denied, &session.user.shown(), command);
+            return Err(ReplyError::new(format!("NOPERM {reason}")));
+        }
+        if self.instance.upstream.is_some() && matches!(command.spec.run, Run::Script(_)) {
+            return Err(ReplyError::fixed(
+                "NOPERM scripts run upstream, where nobody knows what this server's users may do",
+            ));
+        }
+        acl::check_sort(&rules, command, args)
+    }
+
+    /// The same for a command of a script.
+    #[cold]
+    pub(super) fn permit_in_script(
+        &self,
+        session: &Session,
+        command: &Command,
+        args: Args<'_>,
+    ) -> Result<(), ReplyError> {
+        let rules = session.user.rules();
+        let Err(denied) = acl::check(&rules, command, args) else {
+            return acl::check_sort(&rules, command, args);
+        };
+        self.note_denied(session, denied, command, args, Where::Lua);
+        let reason = acl::reason(denied, &session.user.shown(), command);
+        Err(ReplyError::new(format!("ERR ACL failure in script: {reason}")))
+    }
+
+    /// The same for a command of a transaction, which was allowed when it was queued.
+    #[cold]
+    pub(super) fn permit_in_exec(
+        &self,
+        session: &Session,
+        command: &Command,
+        args: Args<'_>,
+    ) -> Result<(), ReplyError> {
+        let Err(denied) = acl::check(&session.user.rules(), command, args) else { return Ok(()) };
+        self.note_denied(session, denied, command, args, Where::Multi);
+        let reason = match denied {
+            Denied::Command => "no permission to execute the command or subcommand",
+            Denied::Key(_) => "no permission to touch the specified keys",
+            Denied::Channel(_) => {
+                "no permission to access one of the channels used as arguments to the command"
+            }
+        };
+        Err(ReplyError::new(format!(
+            "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is no longer allowed for the following reason: {reason}"
+        )))
+    }
+
+    /// Notes a request that the gate refused for its user's rules.
+    #[cold]
+    pub(super) fn note_refused(&self, session: &Session, args: Args<'_>) {
+        let Ok(command) = COMMANDS.resolve(args) else { return };
+        let place = if session.transaction.is_some() { Where::Multi } else { Where::TopLevel };
+        if let Err(denied) = acl::check(&session.user.rules(), command, args) {
+            self.note_denied(session, denied, command, args, place);
+        }
+    }
+
+    fn note_denied(
+        &self,
+        session: &Session,
+        denied: Denied,
+        command: &Command,
+        args: Args<'_>,
+        place: Where,
+    ) {
+        let instance = self.instance;
+        let incident = match denied {
+            Denied::Command => Incident::Command,
+            Denied::Key(_) => Incident::Key,
+            Denied::Channel(_) => Incident::Channel,
+        };
+        instance.acl.count(incident);
+        let now_ms = clock::wall_ms();
+        let entry = LogEntry {
+            count: 1,
+            incident,
+            place,
+            object: acl::object_of(denied, command, args).into(),
+            user: session.user.name.clone(),
+            client: describe(&session.client, session.tracking.as_deref(), now_ms),
+            id: 0,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+        };
+        instance.acl.log.lock().add(entry, instance.settings.int(Id::AcllogMaxLen) as usize);
+    }
+}
