@@ -73,19 +73,24 @@ impl Selector {
     /// Allows a command or not; there are so many.
     pub fn set_command(&mut self, index: usize, allowed: bool, commands: usize) {
         self.first_arguments.remove(&index);
-        if self.all_commands {
-            if allowed {
-                return;
-            }
-            self.all_commands = false;
-            self.commands = vec![u64::MAX; commands.div_ceil(64)];
+        if self.all_commands && allowed {
+            return;
         }
+        self.restrict(commands);
         self.commands.resize(commands.div_ceil(64), 0);
         let bit = 1 << (index % 64);
         if allowed {
             self.commands[index / 64] |= bit;
         } else {
             self.commands[index / 64] &= !bit;
+        }
+    }
+
+    /// Allows all commands that there are, so many, rather than everything there may be.
+    pub fn restrict(&mut self, commands: usize) {
+        if self.all_commands {
+            self.all_commands = false;
+            self.commands = vec![u64::MAX; commands.div_ceil(64)];
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::figures::{CommandFigures, Figures};
+use crate::acl::Incident;
 use crate::commands::REDIS_VERSION;
 use crate::config::Id;
 
@@ -131,6 +132,15 @@ fn traffic(text: &mut Text, figures: &Figures) {
         "Connections refused at the limit.",
         telemetry.rejected_connections.load(Relaxed),
     );
+    for incident in [Incident::Auth, Incident::Command, Incident::Key, Incident::Channel] {
+        let name = if incident == Incident::Command { "cmd" } else { incident.name() };
+        let help = "What users were denied.";
+        text.counter(
+            &format!("redis_acl_access_denied_{name}_total"),
+            help,
+            figures.instance.acl.denied(incident),
+        );
+    }
     text.counter("redis_commands_processed_total", "Commands executed.", totals.commands);
     text.counter("redis_net_input_bytes_total", "Bytes read from clients.", totals.input_bytes);
     text.counter("redis_net_output_bytes_total", "Bytes written to clients.", totals.output_bytes);

@@ -15,7 +15,6 @@ use super::spread::{Keys, only_slot};
 use super::touch::{Routed, Touch, foreign_route, is_plain, only_key, touch_of};
 use super::worker::Worker;
 use crate::clients::{ReplyMode, Session};
-use crate::commands::acl;
 use crate::commands::routing::Route;
 use crate::commands::spec::{Control, Run, flag};
 use crate::commands::table::{COMMANDS, Command};
@@ -78,12 +77,7 @@ impl Worker {
         let admitted = match routed.command {
             Some(command) => self.admit(session, command, args).map(drop),
             None if !session.authenticated && !self.instance.acl.is_open() => Err(ReplyError::NO_AUTH),
-            None if !acl::may_run_unknown(&session.user.rules()) => Err(ReplyError::showing(
-                &format!("NOPERM User {} has no permissions to run the '", session.user.shown()),
-                &args.at(0).to_ascii_lowercase(),
-                "' command",
-            )),
-            None => Ok(()),
+            None => self.permit_unknown(session, args),
         };
         if let Err(error) = admitted {
             return Some(self.refused(session, args, &error, out));
@@ -253,6 +247,12 @@ impl Worker {
         let Run::Control(control) = command.spec.run else { return None };
         if self.admit(session, command, args).is_err() {
             return None;
+        }
+        if matches!(control, Control::Exec)
+            && session.user.is_restricted()
+            && let Err(error) = self.permit_queued(session)
+        {
+            return Some(self.refused(session, args, &error, out));
         }
         let in_transaction = session.transaction.is_some();
         if self.instance.pause.is_set()

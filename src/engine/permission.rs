@@ -1,5 +1,7 @@
 //! What the gate asks of a user's rules. See [`crate::acl`].
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::worker::Worker;
 use crate::acl::{Denied, Incident, LogEntry, Where};
 use crate::clients::Session;
@@ -66,13 +68,33 @@ impl Worker {
         let reason = match denied {
             Denied::Command => "no permission to execute the command or subcommand",
             Denied::Key(_) => "no permission to touch the specified keys",
-            Denied::Channel(_) => {
-                "no permission to access one of the channels used as arguments to the command"
-            }
+            Denied::Channel(_) => "no permission to access one of the channels used as arguments",
         };
         Err(ReplyError::new(format!(
             "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is no longer allowed for the following reason: {reason}"
         )))
+    }
+
+    /// The same for all commands of a transaction that is about to go upstream.
+    pub(super) fn permit_queued(&self, session: &Session) -> Result<(), ReplyError> {
+        let queued = session.transaction.iter().flat_map(|transaction| &transaction.forwarded);
+        for (index, args) in queued {
+            match index {
+                Some(index) => self.permit_in_exec(session, COMMANDS.at(*index), args.as_args())?,
+                None => self.permit_unknown(session, args.as_args())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a command that upstream knows and this server does not: nobody knows what it does, so only who may do
+    /// everything may run it.
+    pub(super) fn permit_unknown(&self, session: &Session, args: Args<'_>) -> Result<(), ReplyError> {
+        if !session.user.is_restricted() {
+            return Ok(());
+        }
+        let text = format!("NOPERM User {} has no permissions to run the '", session.user.shown());
+        Err(ReplyError::showing(&text, &args.at(0).to_ascii_lowercase(), "' command"))
     }
 
     /// Notes a request that the gate refused for its user's rules.
@@ -81,6 +103,7 @@ impl Worker {
         let Ok(command) = COMMANDS.resolve(args) else { return };
         let place = if session.transaction.is_some() { Where::Multi } else { Where::TopLevel };
         if let Err(denied) = acl::check(&session.user.rules(), command, args) {
+            session.client.last_command.store(command.index, Relaxed);
             self.note_denied(session, denied, command, args, place);
         }
     }

@@ -1,5 +1,6 @@
 //! End-to-end tests: the real binary, beside the real `redis-server`, over real sockets.
 
+mod acl;
 mod admin;
 mod blocking;
 mod concurrency;

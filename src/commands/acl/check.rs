@@ -123,12 +123,6 @@ pub fn check_sort(rules: &Rules, command: &Command, args: Args<'_>) -> Result<()
     Ok(())
 }
 
-/// Whether a command that has no row here may be sent upstream: where nobody knows what it does, only who may do
-/// everything may.
-pub fn may_run_unknown(rules: &Rules) -> bool {
-    rules.is_unrestricted()
-}
-
 /// How many commands there are, for selectors.
 pub(super) fn commands() -> usize {
     COMMANDS.len()

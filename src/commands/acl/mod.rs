@@ -4,7 +4,7 @@ mod check;
 mod file;
 mod rules;
 
-pub use check::{check, check_sort, may_run_unknown, object_of, reason};
+pub use check::{check, check_sort, object_of, reason};
 pub use file::{UsersError, load_users};
 
 use std::sync::Arc;

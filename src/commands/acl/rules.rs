@@ -5,6 +5,26 @@ use super::super::table::{COMMANDS, Command};
 use super::check::commands;
 use crate::acl::{Need, Rules, Selector, hash_of};
 
+/// Commands of Redis 7.2 that have no row here.
+const FOREIGN: &[&str] = &[
+    "asking",
+    "bgrewriteaof",
+    "cluster",
+    "failover",
+    "migrate",
+    "module",
+    "monitor",
+    "psync",
+    "readonly",
+    "readwrite",
+    "replconf",
+    "replicaof",
+    "restore-asking",
+    "slaveof",
+    "sync",
+    "waitaof",
+];
+
 /// Why a rule was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
@@ -233,7 +253,9 @@ fn set_command(selector: &mut Selector, allowed: bool, name: &[u8]) -> Result<()
     let lower = String::from_utf8_lossy(name).to_lowercase();
     let mut words = lower.splitn(3, '|');
     let (container, subcommand, more) = (words.next().unwrap_or_default(), words.next(), words.next());
-    let command = COMMANDS.get(container.as_bytes()).ok_or(RuleError::Unknown)?;
+    let Some(command) = COMMANDS.get(container.as_bytes()) else {
+        return set_foreign(selector, allowed, &lower);
+    };
     let Some(subcommand) = subcommand else {
         set_with_subcommands(selector, command, allowed);
         note_rule(selector, allowed, &lower);
@@ -251,11 +273,8 @@ fn set_command(selector: &mut Selector, allowed: bool, name: &[u8]) -> Result<()
         return Ok(());
     }
     // An argument, which only Redis before version 7 gave a meaning of its own.
-    if !allowed || !command.spec.subcommands().is_empty() {
+    if !allowed || more.is_some() || !command.spec.subcommands().is_empty() {
         return Err(RuleError::Unknown);
-    }
-    if more.is_some() {
-        return Err(RuleError::FirstArgument);
     }
     if !selector.allows_command(command.index) {
         let known = selector.first_arguments.entry(command.index).or_default();
@@ -264,6 +283,19 @@ fn set_command(selector: &mut Selector, allowed: bool, name: &[u8]) -> Result<()
         }
     }
     note_rule(selector, allowed, &lower);
+    Ok(())
+}
+
+/// A command that has no row here: files of Redis name it. It is run for nobody who may not do everything.
+fn set_foreign(selector: &mut Selector, allowed: bool, name: &str) -> Result<(), RuleError> {
+    let container = name.split('|').next().unwrap_or_default();
+    if !FOREIGN.contains(&container) {
+        return Err(RuleError::Unknown);
+    }
+    if !allowed {
+        selector.restrict(commands());
+    }
+    note_rule(selector, allowed, name);
     Ok(())
 }
 

@@ -72,6 +72,7 @@ pub(super) fn info(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply
 
 pub(super) fn list(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let mut clients = context.instance.clients.list();
+    clients.retain(|client| !client.is_killed());
     if args.len() == 4 && args.is(2, "type") {
         let is_meant = of_type(args.at(3))?;
         clients.retain(|client| is_meant(client));
