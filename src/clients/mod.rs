@@ -1,5 +1,6 @@
 //! Connected clients: what each connection keeps for itself, and what others may see of it.
 
+mod monitors;
 mod pushes;
 mod subscriptions;
 mod tracking;
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+pub use monitors::Monitors;
 pub use pushes::Pushes;
 pub use subscriptions::{Audience, Subscriptions};
 pub use tracking::{Tracker, Tracking, TrackingOptions, note_running};
@@ -62,6 +64,8 @@ pub struct Client {
     pub no_evict: AtomicBool,
     /// Does not change access records.
     pub no_touch: AtomicBool,
+    /// Is shown what runs.
+    pub monitors: AtomicBool,
     /// Names it gave itself.
     pub names: Mutex<ClientNames>,
     /// What it waits for, while it is blocked.
@@ -109,6 +113,7 @@ impl Client {
             transaction_memory: AtomicUsize::new(0),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
+            monitors: AtomicBool::new(false),
             names: Mutex::new(names),
             blocked: Mutex::new(None),
             pushes: Pushes::default(),
@@ -207,6 +212,8 @@ pub struct Clients {
     pub tracking: Tracking,
     /// Who hears what is published.
     pub subscriptions: Subscriptions,
+    /// Who is shown what runs.
+    pub monitors: Monitors,
 }
 
 /// Where a new connection comes from.

@@ -107,7 +107,6 @@ const fn foreign(name: &'static str, route: Route) -> Foreign {
 
 /// Commands of Redis that have no row here, of which more must be known than upstream says of them.
 const FOREIGN: &[Foreign] = &[
-    foreign("monitor", Route::Stream),
     foreign("sync", NO_REPLICAS),
     foreign("psync", NO_REPLICAS),
     foreign("replconf", NO_REPLICAS),

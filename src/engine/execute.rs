@@ -258,10 +258,36 @@ impl Worker {
         {
             return queue(session_queue(transaction, command, args), session, out);
         }
+        self.show(session, command, args);
         match command.spec.run {
             Run::Control(control) => self.control(control, session, command, args, out),
             Run::Script(script) => self.script(script, session, command, args, out),
             _ => self.call(session, command, hash, args, out),
+        }
+    }
+
+    /// Shows a command that is about to run to who monitors.
+    #[inline]
+    pub(super) fn show(&self, session: &Session, command: &Command, args: Args<'_>) {
+        if self.instance.clients.monitors.is_empty() {
+            return;
+        }
+        let spec = command.spec;
+        // What runs others is shown, though the others are too.
+        if matches!(spec.run, Run::Script(_)) || spec.flags & (flag::SKIP_MONITOR | flag::ADMIN) == 0 {
+            self.show_always(session, args);
+        }
+    }
+
+    /// The same whatever the command.
+    #[cold]
+    pub(super) fn show_always(&self, session: &Session, args: Args<'_>) {
+        let (client, instance) = (&session.client, self.instance);
+        if client.is_unix {
+            let whose = format!("unix:{}", instance.settings.text(Id::Unixsocket));
+            instance.clients.monitors.show(self.now_us(), session.db, &whose, args);
+        } else {
+            instance.clients.monitors.show(self.now_us(), session.db, &client.address, args);
         }
     }
 

@@ -38,7 +38,13 @@ impl Worker {
                 Ok(())
             }
             Control::Exec => match self.exec(session, args, out) {
-                Ok(Flow::Next) => Ok(()),
+                Ok(Flow::Next) => {
+                    // Behind the commands of the transaction.
+                    if !self.instance.clients.monitors.is_empty() {
+                        self.show_always(session, args);
+                    }
+                    Ok(())
+                }
                 Ok(flow) => return flow,
                 Err(error) => Err(error),
             },
@@ -205,6 +211,7 @@ impl Worker {
             self.counters.commands[command.index].rejected.add(1);
             return self.reply_error(session, &error, out);
         }
+        self.show(session, command, args);
         if let Run::Control(_) = command.spec.run {
             // Only UNWATCH can be queued, and EXEC has unwatched everything already.
             return Reply::new(out, session.protocol).ok();
@@ -286,6 +293,7 @@ impl Worker {
         session.authenticated = self.instance.acl.is_open();
         session.end_tracking(&self.instance.clients, &self.instance.keyspace);
         session.unsubscribe_all(&self.instance.clients);
+        self.instance.clients.monitors.remove(&session.client);
         session.client.no_evict.store(false, Relaxed);
         session.client.no_touch.store(false, Relaxed);
         let mut names = session.client.names.lock();
@@ -298,6 +306,7 @@ impl Worker {
         self.read_clock();
         session.end_tracking(&self.instance.clients, &self.instance.keyspace);
         session.unsubscribe_all(&self.instance.clients);
+        self.instance.clients.monitors.remove(&session.client);
         self.discard_transaction(session);
         if self.has_effects() {
             self.settle();

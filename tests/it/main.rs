@@ -24,6 +24,7 @@ mod layers;
 mod limiters;
 mod limits;
 mod memory;
+mod monitor;
 mod pause;
 mod postgres;
 mod pressure;

@@ -13,7 +13,6 @@ const FOREIGN: &[&str] = &[
     "failover",
     "migrate",
     "module",
-    "monitor",
     "psync",
     "readonly",
     "readwrite",

@@ -20,6 +20,7 @@ pub fn describe(client: &Client, tracker: Option<&Tracker>, now_ms: u64) -> Stri
     let command = if last == usize::MAX { "NULL" } else { COMMANDS.at(last).name.as_str() };
     let mut flags = String::new();
     for (set, letter) in [
+        (client.monitors.load(Relaxed), 'O'),
         (client.is_subscribed(), 'P'),
         (queued > 0, 'x'),
         (client.blocked.lock().is_some(), 'b'),

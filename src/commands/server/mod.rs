@@ -19,6 +19,8 @@ mod tracking;
 use super::routing::Route;
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Context, Group, Scope, category, flag};
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::clock;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 
@@ -63,6 +65,11 @@ pub const COMMANDS: &[CommandSpec] = &[
     persistence::BGSAVE,
     persistence::LASTSAVE,
     debug::DEBUG,
+    CommandSpec::session("monitor", Group::Server, Exactly(1), monitor)
+        .with(ADMIN)
+        .categories(category::DANGEROUS)
+        .route(Route::Stream)
+        .doc("Shows every command that runs, until the connection ends.", "1.0.0", "", ""),
     CommandSpec::session("time", Group::Server, Exactly(1), time)
         .with(ALWAYS)
         .fast()
@@ -108,6 +115,14 @@ fn time(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> Co
     reply.array(2);
     reply.bulk_integer((micros / 1_000_000) as i64);
     reply.bulk_integer((micros % 1_000_000) as i64);
+    Ok(())
+}
+
+fn monitor(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    if !context.session.client.monitors.load(Relaxed) {
+        context.instance.clients.monitors.add(&context.session.client);
+    }
+    reply.ok();
     Ok(())
 }
 
