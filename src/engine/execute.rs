@@ -258,15 +258,27 @@ impl Worker {
         {
             return queue(session_queue(transaction, command, args), session, out);
         }
-        self.show(session, command, args);
-        match command.spec.run {
+        let flow = match command.spec.run {
             Run::Control(control) => self.control(control, session, command, args, out),
-            Run::Script(script) => self.script(script, session, command, args, out),
+            Run::Script(script) => {
+                // Before what it runs.
+                self.show(session, command, args);
+                return self.script(script, session, command, args, out);
+            }
             _ => self.call(session, command, hash, args, out),
+        };
+        let runs_again = match &flow {
+            Flow::Held(_) => true,
+            Flow::Pending(pending) => pending.runs_again(),
+            _ => false,
+        };
+        if !runs_again {
+            self.show(session, command, args);
         }
+        flow
     }
 
-    /// Shows a command that is about to run to who monitors.
+    /// Shows a command to who monitors.
     #[inline]
     pub(super) fn show(&self, session: &Session, command: &Command, args: Args<'_>) {
         if self.instance.clients.monitors.is_empty() {

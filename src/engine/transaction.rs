@@ -38,13 +38,7 @@ impl Worker {
                 Ok(())
             }
             Control::Exec => match self.exec(session, args, out) {
-                Ok(Flow::Next) => {
-                    // Behind the commands of the transaction.
-                    if !self.instance.clients.monitors.is_empty() {
-                        self.show_always(session, args);
-                    }
-                    Ok(())
-                }
+                Ok(Flow::Next) => Ok(()),
                 Ok(flow) => return flow,
                 Err(error) => Err(error),
             },
@@ -211,17 +205,18 @@ impl Worker {
             self.counters.commands[command.index].rejected.add(1);
             return self.reply_error(session, &error, out);
         }
-        self.show(session, command, args);
         if let Run::Control(_) = command.spec.run {
             // Only UNWATCH can be queued, and EXEC has unwatched everything already.
             return Reply::new(out, session.protocol).ok();
         }
         if let Run::Script(script) = command.spec.run {
+            self.show(session, command, args);
             return self.script_within(script, session, command, args, view, out);
         }
         if let Outcome::Wait { on_timeout, .. } = self.invoke(session, command, args, view, out) {
             on_timeout.write_at_once(&mut Reply::new(out, session.protocol));
         }
+        self.show(session, command, args);
     }
 
     /// Forgets the transaction and the watches.

@@ -190,7 +190,6 @@ fn rules_hold_before_an_upstream() {
         "SUBSCRIBE other",
         "EVAL return(1) 0",
         "FCALL f 0",
-        "MONITOR",
         "BGREWRITEAOF",
     ] {
         let reply = client.run(command);

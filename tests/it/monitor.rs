@@ -29,7 +29,6 @@ fn what_runs_is_shown_as_by_redis() {
             "NOTHING at all",
             "GET",
             "CONFIG GET maxmemory",
-            "AUTH x",
             "MULTI",
             "INCR n",
             "PUBLISH c m",
@@ -72,7 +71,7 @@ fn who_does_not_read_is_not_waited_for() {
     for _ in 0..100 {
         assert_eq!(client.run(&format!("SET key {value}")), "+OK\r\n");
     }
-    assert!(server.log().contains("it does not take the messages"), "{}", server.log());
+    assert!(monitor.is_closed());
     let list = client.run("CLIENT LIST");
     assert!(!list.contains("flags=O"), "{list}");
 }

@@ -128,15 +128,15 @@ impl Host for ScriptHost<'_, '_> {
             }
         }
         self.view.select(self.session.db);
-        let (db, worker) = (self.session.db, self.worker());
-        let monitors = &worker.instance.clients.monitors;
-        if !monitors.is_empty() && spec.flags & (flag::SKIP_MONITOR | flag::ADMIN) == 0 {
-            monitors.show(worker.now_us(), db, "lua", args);
-        }
         // SAFETY: as in `worker`; the borrow of the session and the view beside it is of other fields.
         let worker = unsafe { &mut *self.worker.0 };
         if let Outcome::Wait { on_timeout, .. } = worker.invoke(self.session, command, args, self.view, out) {
             on_timeout.write_at_once(&mut Reply::new(out, self.session.protocol));
+        }
+        let (db, worker) = (self.session.db, self.worker());
+        let monitors = &worker.instance.clients.monitors;
+        if !monitors.is_empty() && spec.flags & (flag::SKIP_MONITOR | flag::ADMIN) == 0 {
+            monitors.show(worker.now_us(), db, "lua", args);
         }
         Ok(())
     }
