@@ -172,6 +172,11 @@ directives! {
     ScriptMemoryLimit "script-memory-limit" Memory(1_048_576, MAX), "268435456", true;
     NotifyKeyspaceEvents "notify-keyspace-events" Events, "", true;
     Port "port" Int(0, 65535), "6379", false;
+    TlsPort "tls-port" Int(0, 65535), "0", false;
+    TlsCertFile "tls-cert-file" Text, "", false;
+    TlsKeyFile "tls-key-file" Text, "", false;
+    TlsCaCertFile "tls-ca-cert-file" Text, "", false;
+    TlsAuthClients "tls-auth-clients" Word(&["no", "yes", "optional"]), "yes", false;
     Unixsocket "unixsocket" Text, "", false;
     Bind "bind" Text, "127.0.0.1", false;
     Dir "dir" Text, "./data", false;

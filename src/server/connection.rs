@@ -99,11 +99,16 @@ enum Heard {
 
 /// Serves a connection until it ends.
 pub async fn serve(bench: Rc<RefCell<Bench>>, dealt: Dealt) {
-    let Dealt { socket, client } = dealt;
+    let Dealt { socket, tls, client } = dealt;
     let instance = bench.borrow().worker.instance;
     let listed = Listed { instance, client: client.clone() };
     let ring = bench.borrow().ring.clone();
-    match socket.into_stream(ring.as_ref()) {
+    // Whoever takes his time to agree on keys can be let go meanwhile.
+    let stream = tokio::select! {
+        stream = socket.into_stream(ring.as_ref(), tls) => stream,
+        () = killed(&client) => return,
+    };
+    match stream {
         Ok(stream) => {
             let mut session =
                 Session::new(client.clone(), instance.acl.default_user().clone(), instance.acl.is_open());
@@ -136,24 +141,28 @@ pub async fn serve(bench: Rc<RefCell<Bench>>, dealt: Dealt) {
             drop(listed);
             drop(connection);
         }
-        Err(error) => tracing::warn!(%error, "a new connection cannot be watched"),
+        Err(error) => tracing::debug!(client = client.id, %error, "a connection did not come about"),
     }
+}
+
+/// Resolves when the client is to be let go.
+async fn killed(client: &Client) {
+    poll_fn(|context| {
+        while !client.is_killed() {
+            ready!(client.poll_woken(context));
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 impl Connection {
     /// Serves until the end, and lets the last replies go out.
     async fn serve_and_send(&mut self) -> io::Result<()> {
         self.serve().await?;
-        let client = &self.session.client;
-        let killed = poll_fn(|context| {
-            while !client.is_killed() {
-                ready!(client.poll_woken(context));
-            }
-            Poll::Ready(())
-        });
         tokio::select! {
             sent = self.stream.sent() => sent,
-            () = killed => Ok(()),
+            () = killed(&self.session.client) => Ok(()),
         }
     }
 

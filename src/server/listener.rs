@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::stream::Accepted;
+use super::tls;
 use super::workers::{Dealt, Workers};
 use crate::clients::Origin;
 use crate::clock;
@@ -19,6 +21,8 @@ use crate::instance::Instance;
 /// The listening sockets.
 pub struct Listeners {
     tcp: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
+    acceptor: Option<TlsAcceptor>,
     unix: Option<(UnixListener, PathBuf)>,
 }
 
@@ -30,13 +34,17 @@ impl Listeners {
     pub fn open(instance: &Instance) -> anyhow::Result<Self> {
         use anyhow::Context;
         let config = &instance.config;
-        let mut tcp = Vec::new();
-        if config.port != 0 {
-            for address in &config.bind {
-                let address = SocketAddr::new(*address, config.port);
-                tcp.push(listen(address, instance).with_context(|| format!("cannot listen on {address}"))?);
-            }
-        }
+        let listen_at = |port: u16| {
+            let bind = config.bind.iter().filter(|_| port != 0);
+            let listeners = bind.map(|address| {
+                let address = SocketAddr::new(*address, port);
+                listen(address, instance).with_context(|| format!("cannot listen on {address}"))
+            });
+            listeners.collect::<anyhow::Result<Vec<_>>>()
+        };
+        let tls_port = instance.settings.int(Id::TlsPort) as u16;
+        let acceptor = (tls_port != 0).then(|| tls::acceptor(&instance.settings)).transpose()?;
+        let (tcp, tls) = (listen_at(config.port)?, listen_at(tls_port)?);
         let unix = match &config.unixsocket {
             Some(path) => {
                 let listener = listen_unix(path, instance);
@@ -45,13 +53,16 @@ impl Listeners {
             }
             None => None,
         };
-        anyhow::ensure!(!tcp.is_empty() || unix.is_some(), "neither a port nor a Unix socket to listen on");
-        Ok(Self { tcp, unix })
+        anyhow::ensure!(
+            !tcp.is_empty() || !tls.is_empty() || unix.is_some(),
+            "neither a port nor a Unix socket to listen on"
+        );
+        Ok(Self { tcp, tls, acceptor, unix })
     }
 
     /// The addresses listened on, for the log.
     pub fn addresses(&self) -> Vec<String> {
-        let tcp = self.tcp.iter().filter_map(|listener| listener.local_addr().ok());
+        let tcp = self.tcp.iter().chain(&self.tls).filter_map(|listener| listener.local_addr().ok());
         let unix = self.unix.iter().map(|(_, path)| path.display().to_string());
         tcp.map(|address| address.to_string()).chain(unix).collect()
     }
@@ -59,12 +70,18 @@ impl Listeners {
     /// Accepts one connection and deals it out.
     pub async fn accept(&self, instance: &'static Instance, workers: &mut Workers) {
         let tcp = self.tcp.iter().map(|listener| Box::pin(listener.accept())).collect::<Vec<_>>();
+        let tls = self.tls.iter().map(|listener| Box::pin(listener.accept())).collect::<Vec<_>>();
+        let mut acceptor = None;
         let accepted = tokio::select! {
+            accepted = first(tls) => {
+                acceptor.clone_from(&self.acceptor);
+                accepted.map(|(stream, peer)| from_tcp(stream, peer, instance))
+            }
             accepted = first(tcp) => accepted.map(|(stream, peer)| from_tcp(stream, peer, instance)),
             accepted = accept_unix(self.unix.as_ref()) => accepted.map(|(stream, path)| from_unix(stream, path)),
         };
         match accepted {
-            Ok(Ok((socket, origin))) => admit(instance, workers, socket, origin),
+            Ok(Ok((socket, origin))) => admit(instance, workers, (socket, acceptor), origin),
             Ok(Err(error)) => tracing::debug!(%error, "a connection was lost as it came"),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -98,22 +115,33 @@ async fn first<F: Future + Unpin>(mut futures: Vec<F>) -> F::Output {
     .await
 }
 
-fn admit(instance: &'static Instance, workers: &mut Workers, socket: Accepted, origin: Origin) {
-    if origin_refused(instance, &origin, &socket) {
+fn admit(
+    instance: &'static Instance,
+    workers: &mut Workers,
+    (socket, tls): (Accepted, Option<TlsAcceptor>),
+    origin: Origin,
+) {
+    // What is not encrypted would not be understood.
+    let refuse = |text| {
+        if tls.is_none() {
+            refuse(&socket, text)
+        }
+    };
+    if origin_refused(instance, &origin, refuse) {
         return;
     }
     let limit = instance.settings.int(Id::Maxclients) as usize;
     match instance.clients.add(origin, clock::wall_ms(), limit) {
-        Some(client) => workers.deal(Dealt { socket, client }),
+        Some(client) => workers.deal(Dealt { socket, tls, client }),
         None => {
             instance.telemetry.rejected_connections.fetch_add(1, Relaxed);
-            refuse(&socket, b"-ERR max number of clients reached\r\n");
+            refuse(b"-ERR max number of clients reached\r\n");
         }
     }
 }
 
 /// Protected mode: without a password, only this host may connect.
-fn origin_refused(instance: &Instance, origin: &Origin, socket: &Accepted) -> bool {
+fn origin_refused(instance: &Instance, origin: &Origin, refuse: impl FnOnce(&'static [u8])) -> bool {
     let settings = &instance.settings;
     if settings.int(Id::ProtectedMode) == 0 || origin.is_unix || !instance.acl.is_open() {
         return false;
@@ -122,7 +150,6 @@ fn origin_refused(instance: &Instance, origin: &Origin, socket: &Accepted) -> bo
         origin.address.parse::<SocketAddr>().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     if !is_local {
         refuse(
-            socket,
             b"-DENIED Anteroom is running in protected mode: no password is set, so only this host \
             may connect. Set requirepass, or protected-mode to no.\r\n",
         );

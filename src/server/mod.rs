@@ -8,6 +8,7 @@ mod notify;
 mod ring;
 mod run;
 mod stream;
+mod tls;
 mod waiting;
 mod workers;
 

@@ -1,5 +1,6 @@
 //! A client's socket: TCP or Unix, watched by the runtime or in the thread's ring.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
@@ -8,8 +9,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::ring::{Ring, RingStream};
+use super::tls::{Encrypted, HANDSHAKE};
 
 /// A connected socket, registered with this thread's runtime or ring.
 ///
@@ -22,6 +25,8 @@ pub enum Stream {
     Unix(UnixStream),
     /// Either, in the thread's ring.
     Ring(RingStream),
+    /// TCP with TLS, by the runtime.
+    Tls(Encrypted),
 }
 
 /// A connected socket on its way to a worker thread.
@@ -33,12 +38,21 @@ pub enum Accepted {
 }
 
 impl Accepted {
-    /// Puts the socket into the ring of this thread or, if there is none, registers it with its runtime.
+    /// Puts the socket into the ring of this thread or, if there is none, registers it with its runtime. Of TLS, what has
+    /// to be agreed on is agreed on first.
     ///
     /// # Errors
-    /// If the runtime cannot watch the socket.
-    pub fn into_stream(self, ring: Option<&Rc<Ring>>) -> io::Result<Stream> {
-        match (ring, self) {
+    /// If the runtime cannot watch the socket, or there was no agreement.
+    pub async fn into_stream(self, ring: Option<&Rc<Ring>>, tls: Option<TlsAcceptor>) -> io::Result<Stream> {
+        let socket = match (self, tls) {
+            (Self::Tcp(stream), Some(acceptor)) => {
+                let accepted = acceptor.accept(TcpStream::from_std(stream)?);
+                let stream = tokio::time::timeout(HANDSHAKE, accepted).await;
+                return Ok(Stream::Tls(Encrypted::new(stream.map_err(|_| io::ErrorKind::TimedOut)??)));
+            }
+            (socket, _) => socket,
+        };
+        match (ring, socket) {
             (Some(ring), socket) => Ok(Stream::Ring(ring.add(socket))),
             (None, Self::Tcp(stream)) => TcpStream::from_std(stream).map(Stream::Tcp),
             (None, Self::Unix(stream)) => UnixStream::from_std(stream).map(Stream::Unix),
@@ -72,6 +86,7 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Ring(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => stream.poll_read(context, buffer),
         }
     }
 }
@@ -83,6 +98,7 @@ impl Stream {
             Self::Tcp(stream) => stream.writable().await,
             Self::Unix(stream) => stream.writable().await,
             Self::Ring(stream) => stream.writable().await,
+            Self::Tls(stream) => poll_fn(|context| stream.poll_sent(context)).await,
         }
     }
 
@@ -91,6 +107,7 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Ok(()),
             Self::Ring(stream) => stream.writable().await,
+            Self::Tls(stream) => poll_fn(|context| stream.poll_sent(context)).await,
         }
     }
 
@@ -101,6 +118,7 @@ impl Stream {
             Self::Tcp(stream) => stream.try_write(buffer),
             Self::Unix(stream) => stream.try_write(buffer),
             Self::Ring(stream) => stream.try_write(buffer),
+            Self::Tls(stream) => stream.try_write(buffer),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_rustls::TlsAcceptor;
 
 use super::connection;
 use super::ring::Ring;
@@ -32,6 +33,8 @@ pub fn hosts_links(workers: usize) -> bool {
 pub struct Dealt {
     /// The socket.
     pub socket: Accepted,
+    /// What speaks TLS on it, if that is to be spoken.
+    pub tls: Option<TlsAcceptor>,
     /// Its entry in the list of clients.
     pub client: std::sync::Arc<Client>,
 }

@@ -40,6 +40,7 @@ mod snapshots;
 mod store;
 mod streams;
 mod table;
+mod tls;
 mod tracking;
 mod upstream;
 mod workshop;

@@ -11,7 +11,7 @@ mod limit_scripts;
 mod near_cache;
 pub mod sentinel;
 mod shared_limits;
-mod tls;
+pub mod tls;
 mod tracking;
 
 use crate::harness::{Client, Server};

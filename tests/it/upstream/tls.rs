@@ -9,7 +9,8 @@ pub struct Identity {
     dir: PathBuf,
     /// The file of the certificate.
     pub certificate: String,
-    key: String,
+    /// The file of its key.
+    pub key: String,
 }
 
 impl Identity {
