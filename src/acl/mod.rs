@@ -84,6 +84,18 @@ impl Rules {
         Self { is_on: true, any_password: true, root, ..Self::new(true) }
     }
 
+    /// Of the default user, if nothing is said of him but his password; none if that is empty.
+    pub fn default_user(password: &str) -> Self {
+        let mut rules = Self::all();
+        rules.set_password(password);
+        rules
+    }
+
+    fn set_password(&mut self, password: &str) {
+        self.any_password = password.is_empty();
+        self.passwords = (!password.is_empty()).then(|| hash_of(password.as_bytes())).into_iter().collect();
+    }
+
     /// Whether a request may run.
     ///
     /// # Errors
@@ -220,8 +232,7 @@ impl Acl {
     pub fn set_default_password(&self, password: &str) {
         let _changing = self.changing.lock();
         let mut rules = (*self.default.rules()).clone();
-        rules.any_password = password.is_empty();
-        rules.passwords = (!password.is_empty()).then(|| hash_of(password.as_bytes())).into_iter().collect();
+        rules.set_password(password);
         self.default.set_rules(rules);
     }
 

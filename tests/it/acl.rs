@@ -243,8 +243,12 @@ fn users_are_kept_in_a_file() {
     let error = admin.run("ACL LOAD");
     assert!(error.contains("users.acl:4: +nothing: Unknown command or category name"), "{error}");
     assert_eq!(admin.run("ACL LIST"), before);
-    std::fs::write(&file, "user default on nopass ~* &* +@all\nuser carol off\n").unwrap();
+    // Of whom the file says nothing, nothing stays: the default user is as at a start.
+    assert_eq!(admin.run("ACL SETUSER default -flushall"), "+OK\r\n");
+    std::fs::write(&file, "user carol off\n").unwrap();
     assert_eq!(admin.run("ACL LOAD"), "+OK\r\n");
+    let list = admin.run("ACL LIST");
+    assert!(list.contains("user default on nopass sanitize-payload ~* &* +@all\r\n"), "{list}");
     assert_eq!(admin.run("ACL USERS"), "*2\r\n$5\r\ncarol\r\n$7\r\ndefault\r\n");
     assert!(alice.is_closed());
     // The server does not start with half of the users.

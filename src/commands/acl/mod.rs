@@ -402,8 +402,11 @@ fn save(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> Co
 fn load(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let instance = context.instance;
     let path = file_of(instance)?;
-    let read = file::read(&path, has_all_channels(&instance.settings))
+    let mut read = file::read(&path, has_all_channels(&instance.settings))
         .map_err(|error| ReplyError::new(format!("ERR {error}")))?;
+    if !read.contains_key(DEFAULT) {
+        read.insert(DEFAULT.into(), Rules::default_user(&instance.settings.text(Id::Requirepass)));
+    }
     let _changing = instance.acl.changing.lock();
     for user in instance.acl.users() {
         if *user.name != *DEFAULT && !read.contains_key(&user.name) {
