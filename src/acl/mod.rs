@@ -201,6 +201,8 @@ pub struct Acl {
     /// What was denied of late.
     pub log: Mutex<AclLog>,
     counts: [AtomicU64; 4],
+    /// There is, or was, a user who may not do everything.
+    restricts: AtomicBool,
 }
 
 impl Default for Acl {
@@ -212,6 +214,7 @@ impl Default for Acl {
             changing: Mutex::new(()),
             log: Mutex::default(),
             counts: Default::default(),
+            restricts: AtomicBool::new(false),
         }
     }
 }
@@ -248,6 +251,9 @@ impl Acl {
 
     /// Gives a user these rules; there is such a user from here on.
     pub fn put(&self, name: &[u8], rules: Rules) -> Arc<User> {
+        if !rules.is_unrestricted() {
+            self.restricts.store(true, Relaxed);
+        }
         if let Some(user) = self.get(name) {
             user.set_rules(rules);
             return user;
@@ -255,6 +261,12 @@ impl Acl {
         let user = Arc::new(User::new(name, rules));
         self.users.write().insert(name.into(), user.clone());
         user
+    }
+
+    /// Whether there may be a user who may not do everything.
+    #[inline]
+    pub fn restricts(&self) -> bool {
+        self.restricts.load(Relaxed)
     }
 
     /// Removes a user; says which.

@@ -181,6 +181,14 @@ impl Worker {
             waiter.finish(WaiterOutcome::Again);
             return Some(true);
         }
+        if is_queued && !waiter.is_finished() && instance.acl.restricts() && !self.may_be_served(waiter) {
+            // Its own connection says so.
+            view.stop_waiting(waiter);
+            drop(view);
+            self.absorb(&mut effects);
+            waiter.finish(WaiterOutcome::Again);
+            return Some(true);
+        }
         // A key of the wrong type does not wake those who wait for the right one.
         let is_awaited = |value| {
             matches!(

@@ -12,6 +12,7 @@ use crate::commands::spec::Run;
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
 use crate::protocol::{Args, ReplyError};
+use crate::tiers::local::Waiter;
 
 impl Worker {
     /// Whether a restricted user may run a command.
@@ -95,6 +96,18 @@ impl Worker {
         }
         let text = format!("NOPERM User {} has no permissions to run the '", session.user.shown());
         Err(ReplyError::showing(&text, &args.at(0).to_ascii_lowercase(), "' command"))
+    }
+
+    /// Whether who waits may still run what it waits with.
+    #[cold]
+    pub(super) fn may_be_served(&self, waiter: &Waiter) -> bool {
+        let Some(client) = self.instance.clients.get(waiter.client) else { return true };
+        let user = self.instance.acl.get(client.names.lock().user.as_bytes());
+        // A user who is gone may do nothing.
+        user.is_some_and(|user| {
+            let command = COMMANDS.at(waiter.command);
+            !user.is_restricted() || acl::check(&user.rules(), command, waiter.args.as_args()).is_ok()
+        })
     }
 
     /// Notes a request that the gate refused for its user's rules.
