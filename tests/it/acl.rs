@@ -1,6 +1,7 @@
 //! Users: what Redis 7.2.6 replies, and that there is no way around a rule.
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::database::wait_for;
 use crate::harness::{Client, Server, encode};
@@ -234,7 +235,13 @@ fn users_are_kept_in_a_file() {
     let mut admin = server.client();
     assert_eq!(admin.run("ACL SETUSER bob on >builder allkeys +get"), "+OK\r\n");
     let before = admin.run("ACL LIST");
+    let mode = |file: &std::path::Path| std::fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
     assert_eq!(admin.run("ACL SAVE"), "+OK\r\n");
+    assert_eq!(mode(&file), 0o640);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(admin.run("ACL SAVE"), "+OK\r\n");
+    assert_eq!(mode(&file), 0o600);
     let saved = std::fs::read_to_string(&file).unwrap();
     assert!(!saved.contains("builder") && saved.contains("user bob on sanitize-payload #"), "{saved}");
     assert_eq!(start().client().run("ACL LIST"), before);
