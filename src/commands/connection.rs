@@ -2,13 +2,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::acl;
 use super::arguments::{Options, database};
-use super::client_list;
 use super::spec::Arity::{AtLeast, Exactly};
 use super::spec::{CommandSpec, Context, Control, Group, flag};
-use crate::acl::{DEFAULT, Incident, LogEntry, Where};
-use crate::clock;
-use crate::config::Id;
+use crate::acl::{DEFAULT, Incident};
 use crate::protocol::{Args, CommandResult, Protocol, Reply, ReplyError};
 use crate::types::number::parse_i64;
 
@@ -134,20 +132,8 @@ fn authenticate(
         context.session.become_user(user);
         return Ok(());
     }
-    let (session, now_ms) = (&context.session, clock::wall_ms());
-    instance.acl.count(Incident::Auth);
-    let entry = LogEntry {
-        count: 1,
-        incident: Incident::Auth,
-        place: if session.transaction.is_some() { Where::Multi } else { Where::TopLevel },
-        object: args.at(0).into(),
-        user: name.into(),
-        client: client_list::describe(&session.client, session.tracking.as_deref(), now_ms),
-        id: 0,
-        created_ms: now_ms,
-        updated_ms: now_ms,
-    };
-    instance.acl.log.lock().add(entry, instance.settings.int(Id::AcllogMaxLen) as usize);
+    let session = &*context.session;
+    acl::note_denied(instance, session, Incident::Auth, acl::place_of(session), args.at(0), name);
     Err(ReplyError::fixed("WRONGPASS invalid username-password pair or user is disabled."))
 }
 

@@ -1,7 +1,6 @@
 //! `CONFIG REWRITE`: what `CONFIG SET` changed goes into the file that the server was started with. All else in the
 //! file stays as it is, comments included.
 
-use std::io::Write;
 use std::path::Path;
 
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
@@ -9,6 +8,7 @@ use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 use super::Settings;
 use super::directives::{IDS, Id, Kind};
 use super::file::SECTIONS;
+use super::replace::replace_file;
 
 /// Why the file was not rewritten.
 #[derive(Debug, thiserror::Error)]
@@ -29,29 +29,12 @@ pub enum RewriteError {
 /// # Errors
 /// If the file cannot be read, understood or replaced.
 pub fn rewrite(path: &Path, settings: &Settings) -> Result<(), RewriteError> {
-    // Through a link, the file it leads to is replaced, not the link.
-    let path = &path.canonicalize()?;
     let text = std::fs::read_to_string(path)?;
     let rewritten = rewritten(&text, settings)?;
     if rewritten == text {
         return Ok(());
     }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{:08x}", fastrand::u32(..)));
-    let replaced = replace(path, temporary.as_ref(), &rewritten);
-    if replaced.is_err() {
-        // What cannot be removed was perhaps never there; the first error says more.
-        drop(std::fs::remove_file(&temporary));
-    }
-    Ok(replaced?)
-}
-
-fn replace(path: &Path, temporary: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(temporary)?;
-    file.set_permissions(std::fs::metadata(path)?.permissions())?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)
+    Ok(replace_file(path, rewritten.as_bytes())?)
 }
 
 fn rewritten(text: &str, settings: &Settings) -> Result<String, RewriteError> {

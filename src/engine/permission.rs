@@ -3,14 +3,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::worker::Worker;
-use crate::acl::{Denied, Incident, LogEntry, Where};
+use crate::acl::{Denied, Incident, Where};
 use crate::clients::Session;
-use crate::clock;
 use crate::commands::acl;
-use crate::commands::client_list::describe;
 use crate::commands::spec::Run;
 use crate::commands::table::{COMMANDS, Command};
-use crate::config::Id;
 use crate::protocol::{Args, ReplyError};
 use crate::tiers::local::Waiter;
 
@@ -114,7 +111,7 @@ impl Worker {
     #[cold]
     pub(super) fn note_refused(&self, session: &Session, args: Args<'_>) {
         let Ok(command) = COMMANDS.resolve(args) else { return };
-        let place = if session.transaction.is_some() { Where::Multi } else { Where::TopLevel };
+        let place = acl::place_of(session);
         if let Err(denied) = acl::check(&session.user.rules(), command, args) {
             session.client.last_command.store(command.index, Relaxed);
             self.note_denied(session, denied, command, args, place);
@@ -129,25 +126,12 @@ impl Worker {
         args: Args<'_>,
         place: Where,
     ) {
-        let instance = self.instance;
         let incident = match denied {
             Denied::Command => Incident::Command,
             Denied::Key(_) => Incident::Key,
             Denied::Channel(_) => Incident::Channel,
         };
-        instance.acl.count(incident);
-        let now_ms = clock::wall_ms();
-        let entry = LogEntry {
-            count: 1,
-            incident,
-            place,
-            object: acl::object_of(denied, command, args).into(),
-            user: session.user.name.clone(),
-            client: describe(&session.client, session.tracking.as_deref(), now_ms),
-            id: 0,
-            created_ms: now_ms,
-            updated_ms: now_ms,
-        };
-        instance.acl.log.lock().add(entry, instance.settings.int(Id::AcllogMaxLen) as usize);
+        let object = acl::object_of(denied, command, args);
+        acl::note_denied(self.instance, session, incident, place, &object, &session.user.name);
     }
 }

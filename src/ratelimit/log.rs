@@ -4,7 +4,7 @@
 
 use super::{Call, Verdict, longest};
 use crate::config::Rule;
-use crate::types::sorted_set::{Limits, SortedSet};
+use crate::types::sorted_set::{Limits, Log, SortedSet};
 
 /// What several rules say to a call.
 #[derive(Debug, Clone, Copy)]
@@ -90,8 +90,8 @@ pub fn take(
     limits: &Limits,
     tell: &mut impl FnMut(&Verdict),
 ) -> Option<u64> {
-    if let ([rule], None) = (rules, call.id) {
-        return take_one(permits, rule, call, limits, tell);
+    if let ([rule], None, Some(log)) = (rules, call.id, permits.as_log()) {
+        return take_one(log, rule, call, tell);
     }
     let decision = decide(permits, rules, call);
     tell(&decision.verdict);
@@ -101,16 +101,10 @@ pub fn take(
     Some(admit(permits, rules, call, limits))
 }
 
-/// The same of one rule, for a call without an identifier: what has left the window is found once.
+/// The same of one rule, for a call without an identifier, while there is nothing but permits: what has left the window is
+/// found once.
 #[inline(always)]
-fn take_one(
-    permits: &mut SortedSet,
-    rule: &Rule,
-    call: &Call<'_>,
-    limits: &Limits,
-    tell: &mut impl FnMut(&Verdict),
-) -> Option<u64> {
-    let Some(log) = permits.as_log() else { return take_one_of_any(permits, rule, call, limits, tell) };
+fn take_one(log: &mut Log, rule: &Rule, call: &Call<'_>, tell: &mut impl FnMut(&Verdict)) -> Option<u64> {
     let newest = log.newest_time();
     let time = newest.map_or(call.now, |newest| newest.max(call.now));
     let outside = time.checked_sub(rule.window_us).map_or(0, |last| log.count_until(last));
@@ -122,25 +116,6 @@ fn take_one(
     }
     log.drop_oldest(outside);
     log.push(time, call.cost as usize, rule.limit as usize);
-    Some(time.saturating_add(rule.window_us))
-}
-
-/// The same where other members may be among the permits, or none yet.
-fn take_one_of_any(
-    permits: &mut SortedSet,
-    rule: &Rule,
-    call: &Call<'_>,
-    limits: &Limits,
-    tell: &mut impl FnMut(&Verdict),
-) -> Option<u64> {
-    let time = effective(permits, call.now);
-    let verdict = decide_one(permits, rule, time, call.now, call.cost);
-    tell(&verdict);
-    if verdict.limited || call.cost == 0 {
-        return None;
-    }
-    permits.drop_oldest_permits(outside(permits, time, rule.window_us));
-    permits.add_permits(time, call.cost, rule.limit, None, limits);
     Some(time.saturating_add(rule.window_us))
 }
 

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::super::keys::{Keys, access, extract};
 use super::super::spec::flag;
-use super::super::table::{COMMANDS, Command};
+use super::super::table::Command;
 use crate::acl::{Denied, Need, Rules, Wanted};
 use crate::protocol::{Args, ReplyError};
 
@@ -121,9 +121,4 @@ pub fn check_sort(rules: &Rules, command: &Command, args: Args<'_>) -> Result<()
         at += 2;
     }
     Ok(())
-}
-
-/// How many commands there are, for selectors.
-pub(super) fn commands() -> usize {
-    COMMANDS.len()
 }

@@ -11,21 +11,28 @@ use std::sync::Arc;
 
 use super::arguments::integer;
 use super::categories::{CATEGORIES, categories};
+use super::client_list;
 use super::spec::Arity::{AtLeast, Exactly};
-use super::spec::{CommandSpec, Context, Group, category, flag};
+use super::spec::{Arity, CommandSpec, Context, Group, SessionHandler, category, flag};
 use super::table::COMMANDS as TABLE;
 use super::write_help;
-use crate::acl::{DEFAULT, Rules, Selector, User};
-use crate::clients::Audience;
+use crate::acl::{DEFAULT, Incident, LogEntry, Rules, Selector, User, Where};
+use crate::clients::{Audience, Session};
 use crate::clock;
-use crate::config::{Id, Settings};
+use crate::config::{Id, Settings, replace_file};
 use crate::instance::Instance;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::tiers::local::WaiterOutcome;
 use rules::{apply, channel_rules, command_rules, describe, flags, key_rules, merge_selectors};
 
 const ALWAYS: u32 = flag::NOSCRIPT | flag::LOADING | flag::STALE;
-const ADMIN: u32 = ALWAYS | flag::ADMIN;
+
+/// A row for who looks after the server.
+const fn administering(name: &'static str, arity: Arity, handler: SessionHandler) -> CommandSpec {
+    CommandSpec::session(name, Group::Server, arity, handler)
+        .with(ALWAYS | flag::ADMIN)
+        .categories(category::DANGEROUS)
+}
 
 /// The rows.
 pub const COMMANDS: &[CommandSpec] = &[CommandSpec::container("acl", Group::Server, ACL).doc(
@@ -42,65 +49,49 @@ const ACL: &[CommandSpec] = &[
         "O(1) since the categories and commands are a fixed set.",
         "[category]",
     ),
-    CommandSpec::session("deluser", Group::Server, AtLeast(3), deluser)
-        .with(ADMIN)
-        .categories(category::DANGEROUS)
+    administering("deluser", AtLeast(3), deluser)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("Removes users; their connections end.", "6.0.0", "O(1) amortized time", "username..."),
-    CommandSpec::session("dryrun", Group::Server, AtLeast(4), dryrun)
-        .with(ADMIN)
-        .categories(category::DANGEROUS)
-        .doc(
-            "Says whether a user may run a command, and does not run it.",
-            "7.0.0",
-            "O(1).",
-            "username command [arg...]",
-        ),
+    administering("dryrun", AtLeast(4), dryrun).doc(
+        "Says whether a user may run a command, and does not run it.",
+        "7.0.0",
+        "O(1).",
+        "username command [arg...]",
+    ),
     CommandSpec::session("genpass", Group::Server, AtLeast(2), genpass).with(ALWAYS).doc(
         "Makes a password up.",
         "6.0.0",
         "O(1)",
         "[bits:integer]",
     ),
-    CommandSpec::session("getuser", Group::Server, Exactly(3), getuser)
-        .with(ADMIN)
-        .categories(category::DANGEROUS)
-        .doc(
-            "Returns a user's rules.",
-            "6.0.0",
-            "O(N), with N the passwords, rules and patterns",
-            "username",
-        ),
-    CommandSpec::session("list", Group::Server, Exactly(2), list)
-        .with(ADMIN)
-        .categories(category::DANGEROUS)
-        .doc(
-            "Returns all users with their rules, as a file has them.",
-            "6.0.0",
-            "O(N), with N the users",
-            "",
-        ),
-    CommandSpec::session("load", Group::Server, Exactly(2), load)
-        .with(ADMIN)
-        .categories(category::DANGEROUS)
-        .doc("Takes the users of the ACL file.", "6.0.0", "O(N), with N the users", ""),
-    CommandSpec::session("log", Group::Server, AtLeast(2), log)
-        .with(ADMIN)
-        .categories(category::DANGEROUS)
-        .doc(
-            "Returns what was denied of late.",
-            "6.0.0",
-            "O(N), with N the entries shown",
-            "[operation<count:integer | RESET>]",
-        ),
-    CommandSpec::session("save", Group::Server, Exactly(2), save)
-        .with(ADMIN)
-        .categories(category::DANGEROUS)
+    administering("getuser", Exactly(3), getuser).doc(
+        "Returns a user's rules.",
+        "6.0.0",
+        "O(N), with N the passwords, rules and patterns",
+        "username",
+    ),
+    administering("list", Exactly(2), list).doc(
+        "Returns all users with their rules, as a file has them.",
+        "6.0.0",
+        "O(N), with N the users",
+        "",
+    ),
+    administering("load", Exactly(2), load).doc(
+        "Takes the users of the ACL file.",
+        "6.0.0",
+        "O(N), with N the users",
+        "",
+    ),
+    administering("log", AtLeast(2), log).doc(
+        "Returns what was denied of late.",
+        "6.0.0",
+        "O(N), with N the entries shown",
+        "[operation<count:integer | RESET>]",
+    ),
+    administering("save", Exactly(2), save)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("Writes the users into the ACL file.", "6.0.0", "O(N), with N the users", ""),
-    CommandSpec::session("setuser", Group::Server, AtLeast(3), setuser)
-        .with(ADMIN)
-        .categories(category::DANGEROUS)
+    administering("setuser", AtLeast(3), setuser)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc(
             "Makes a user, or changes his rules.",
@@ -108,10 +99,12 @@ const ACL: &[CommandSpec] = &[
             "O(N), with N the rules given",
             "username [rule...]",
         ),
-    CommandSpec::session("users", Group::Server, Exactly(2), users)
-        .with(ADMIN)
-        .categories(category::DANGEROUS)
-        .doc("Returns the users' names.", "6.0.0", "O(N), with N the users", ""),
+    administering("users", Exactly(2), users).doc(
+        "Returns the users' names.",
+        "6.0.0",
+        "O(N), with N the users",
+        "",
+    ),
     CommandSpec::session("whoami", Group::Server, Exactly(2), whoami).with(ALWAYS).doc(
         "Returns the name of the connection's user.",
         "6.0.0",
@@ -374,6 +367,37 @@ fn log(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> 
     Ok(())
 }
 
+/// Where a request of this session stands.
+pub fn place_of(session: &Session) -> Where {
+    if session.transaction.is_some() { Where::Multi } else { Where::TopLevel }
+}
+
+/// Counts what somebody was denied and notes it in the log.
+#[cold]
+pub fn note_denied(
+    instance: &Instance,
+    session: &Session,
+    incident: Incident,
+    place: Where,
+    object: &[u8],
+    user: &[u8],
+) {
+    instance.acl.count(incident);
+    let now_ms = clock::wall_ms();
+    let entry = LogEntry {
+        count: 1,
+        incident,
+        place,
+        object: object.into(),
+        user: user.into(),
+        client: client_list::describe(&session.client, session.tracking.as_deref(), now_ms),
+        id: 0,
+        created_ms: now_ms,
+        updated_ms: now_ms,
+    };
+    instance.acl.log.lock().add(entry, instance.settings.int(Id::AcllogMaxLen) as usize);
+}
+
 /// Where the users are kept.
 fn file_of(instance: &Instance) -> Result<std::path::PathBuf, ReplyError> {
     match &*instance.settings.text(Id::Aclfile) {
@@ -391,7 +415,7 @@ fn save(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> Co
         text.extend_from_slice(&line_of(&user));
         text.push(b'\n');
     }
-    file::replace(&path, &text).map_err(|error| {
+    replace_file(&path, &text).map_err(|error| {
         tracing::error!(%error, file = %path.display(), "the users were not written");
         ReplyError::fixed("ERR There was an error trying to save the ACLs. Please check the server logs for more information")
     })?;

@@ -2,7 +2,6 @@
 
 use super::super::categories::{CATEGORIES, categories};
 use super::super::table::{COMMANDS, Command};
-use super::check::commands;
 use crate::acl::{Need, Rules, Selector, hash_of};
 
 /// Commands of Redis 7.2 that have no row here.
@@ -232,9 +231,9 @@ fn add_channel(selector: &mut Selector, channel: &[u8]) -> Result<(), RuleError>
 
 /// The command, and what belongs to it if it is a container.
 fn set_with_subcommands(selector: &mut Selector, command: &Command, allowed: bool) {
-    selector.set_command(command.index, allowed, commands());
+    selector.set_command(command.index, allowed, COMMANDS.len());
     for subcommand in COMMANDS.iter().filter(|other| other.parent == Some(command.index)) {
-        selector.set_command(subcommand.index, allowed, commands());
+        selector.set_command(subcommand.index, allowed, COMMANDS.len());
     }
 }
 
@@ -267,7 +266,7 @@ fn set_command(selector: &mut Selector, allowed: bool, name: &[u8]) -> Result<()
         if more.is_some() {
             return Err(if allowed { RuleError::FirstArgument } else { RuleError::Unknown });
         }
-        selector.set_command(found.index, allowed, commands());
+        selector.set_command(found.index, allowed, COMMANDS.len());
         note_rule(selector, allowed, &lower);
         return Ok(());
     }
@@ -292,7 +291,7 @@ fn set_foreign(selector: &mut Selector, allowed: bool, name: &str) -> Result<(),
         return Err(RuleError::Unknown);
     }
     if !allowed {
-        selector.restrict(commands());
+        selector.restrict(COMMANDS.len());
     }
     note_rule(selector, allowed, name);
     Ok(())
