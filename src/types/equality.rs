@@ -1,8 +1,8 @@
 //! Whether two short byte strings are the same, without a call and without a look past their ends.
 //!
 //! What the standard library calls reads 32 bytes from where each string begins, whatever its length: a key at the end of
-//! one cache line then costs a wait for the next, which nobody wanted (measured in `benches/ratelimit`: a tenth of the
-//! server's time with `take-log`).
+//! one cache line then costs a wait for the next, which nobody wanted. In a profile of `benches/ratelimit`, case
+//! `take-log`, a tenth of the samples stood there; its figures alone do not tell the difference.
 
 /// Whether they are equal: keys mostly are, as tags of their hashes were compared before.
 #[inline]
