@@ -31,6 +31,9 @@ impl Pair {
     pub fn with_workers(section: &str, count: usize) -> Self {
         let redis = Server::redis();
         let anteroom = before_with_workers(&redis, section, count);
+        // What is asked for before Redis tells of changes is not kept.
+        let mut client = anteroom.client();
+        until("upstream is connected", || client.run("INFO upstream").contains("upstream_up:1\r\n"));
         Self { redis, anteroom }
     }
 
