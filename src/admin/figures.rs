@@ -44,6 +44,7 @@ pub(super) struct Keyspace {
     pub(super) hits: u64,
     pub(super) misses: u64,
     pub(super) expired: u64,
+    pub(super) expired_fields: u64,
     pub(super) evicted: u64,
 }
 
@@ -118,6 +119,7 @@ impl Figures {
                 hits: counters.hits,
                 misses: counters.misses,
                 expired: counters.expired,
+                expired_fields: counters.expired_fields,
                 evicted: counters.evicted,
             },
             databases,

@@ -210,6 +210,11 @@ fn keys(text: &mut Text, figures: &Figures) {
     text.counter("redis_keyspace_hits_total", "Reads that found their key.", keyspace.hits);
     text.counter("redis_keyspace_misses_total", "Reads that did not.", keyspace.misses);
     text.counter("redis_expired_keys_total", "Keys gone at their deadline.", keyspace.expired);
+    text.counter(
+        "redis_expired_subkeys_total",
+        "Fields of hashes gone at their deadline.",
+        keyspace.expired_fields,
+    );
     text.counter("redis_evicted_keys_total", "Keys gone for want of memory.", keyspace.evicted);
     let names: Vec<String> = figures.databases.iter().map(|(db, ..)| format!("db{db}")).collect();
     let databases = || names.iter().map(String::as_str).zip(&figures.databases);

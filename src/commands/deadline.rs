@@ -48,6 +48,6 @@ impl TimeUnit {
     }
 }
 
-fn invalid(command: &str) -> ReplyError {
+pub fn invalid(command: &str) -> ReplyError {
     ReplyError::new(format!("ERR invalid expire time in '{command}' command"))
 }

@@ -199,7 +199,7 @@ fn hdel(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandRe
 }
 
 fn hlen(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    reply.count(view.get::<Hash>(args.at(1))?.map_or(0, Hash::len));
+    reply.count(view.get::<Hash>(args.at(1))?.map_or(0, |hash| hash.len()));
     Ok(())
 }
 
@@ -261,7 +261,7 @@ fn hincrby(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Comman
         };
         let sum = current.and_then(|current| current.checked_add(by).ok_or(ReplyError::OVERFLOW));
         if let Ok(sum) = sum {
-            hash.set(args.at(2), NumBuf::new().format(sum), &limits);
+            hash.update(args.at(2), NumBuf::new().format(sum), &limits);
         }
         (sum.clone(), sum.is_ok())
     })??;
@@ -285,7 +285,7 @@ fn hincrbyfloat(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> C
             .and_then(|current| current.plus(by).map_err(|LongDoubleError| ReplyError::NAN_OR_INFINITY));
         let text = sum.map(LongDouble::to_text);
         if let Ok(text) = &text {
-            hash.set(args.at(2), text, &limits);
+            hash.update(args.at(2), text, &limits);
         }
         let changed = text.is_ok();
         (text, changed)

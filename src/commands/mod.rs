@@ -17,6 +17,7 @@ mod connection;
 mod database;
 mod deadline;
 mod dump;
+mod field_deadlines;
 mod functions;
 mod geo;
 mod hashes;
@@ -48,6 +49,7 @@ pub const FAMILIES: &[&[CommandSpec]] = &[
     dump::COMMANDS,
     strings::COMMANDS,
     hashes::COMMANDS,
+    field_deadlines::COMMANDS,
     lists::COMMANDS,
     sets::COMMANDS,
     sorted_sets::COMMANDS,

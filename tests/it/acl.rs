@@ -1,24 +1,11 @@
 //! Users: what Redis 7.2.6 replies, and that there is no way around a rule.
 
-use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::database::wait_for;
 use crate::harness::{Client, Server, encode};
+use crate::recorded::{self, words};
 use crate::upstream::Pair;
-
-/// Words, of which those with spaces stand in double quotes.
-fn words(line: &str) -> Vec<Vec<u8>> {
-    let mut words = Vec::new();
-    for (at, part) in line.split('"').enumerate() {
-        match at % 2 {
-            1 => words.push(part.as_bytes().to_vec()),
-            _ => words
-                .extend(part.split(' ').filter(|word| !word.is_empty()).map(|word| word.as_bytes().to_vec())),
-        }
-    }
-    words
-}
 
 /// A reply without what differs from run to run, its line ends as bars.
 fn shown(reply: &[u8]) -> String {
@@ -47,16 +34,10 @@ fn reply_of(client: &mut Client, command: &[Vec<u8>]) -> String {
     reply.map_or_else(|| "(closed)".to_owned(), |reply| shown(&reply))
 }
 
-/// A line of the file is a connection, a command, and what Redis 7.2.6 replied.
 #[test]
 fn replies_are_those_of_redis() {
     let server = Server::anteroom(&[]);
-    let mut clients: HashMap<&str, Client> = HashMap::new();
-    for line in include_str!("acl-7.2.6.txt").lines() {
-        let [name, command, expected] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
-        let client = clients.entry(name).or_insert_with(|| server.client());
-        assert_eq!(reply_of(client, &words(command)), expected, "{name}: {command}");
-    }
+    recorded::check(&server, include_str!("acl-7.2.6.txt"), reply_of);
 }
 
 fn user(server: &Server, name: &str) -> Client {

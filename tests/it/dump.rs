@@ -22,7 +22,7 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
-/// What Redis 7.2.6 dumped, with a command and what it replies about the value.
+/// What Redis 7.2.6 dumped, and 7.4.1 of hashes with deadlines, with a command and what it replies about the value.
 const PAYLOADS: &[(&str, &str, &str)] = &[
     ("00c139300b00f44b57546e63e130", "GET k", "$5\r\n12345\r\n"),
     ("000b31323334353637383930310b005991efa4da888c99", "GET k", "$11\r\n12345678901\r\n"),
@@ -55,6 +55,17 @@ const PAYLOADS: &[(&str, &str, &str)] = &[
         "0503016200000000000000400161000000000000f03f01639a9999999999b93f0b0000ed2a1b8a79b692",
         "ZRANGE k 0 0 WITHSCORES",
         "*2\r\n$1\r\nc\r\n$3\r\n0.1\r\n",
+    ),
+    (
+        "1900d8c32cbb030000313100000009008162020201f400d8c32cbb0300000981630285746872656506f4f4d9c32cbb0300\
+         000981610201010001ff0c0002bc4a724fa6b86c",
+        "HPEXPIRETIME k FIELDS 3 a b c",
+        "*3\r\n:-1\r\n:4102444800000\r\n:4102444800500\r\n",
+    ),
+    (
+        "1800d8c32cbb0300000341f50163057468726565010162c3094041013232e03400013232000161c0010c00be33d62fd22df0d5",
+        "HPEXPIRETIME k FIELDS 3 a b c",
+        "*3\r\n:-1\r\n:4102444800000\r\n:4102444800500\r\n",
     ),
 ];
 

@@ -23,12 +23,14 @@ pub struct Server {
 }
 
 /// A port that nobody listens on, from a range of this process's own: below those that the system gives to outgoing
-/// connections, of which the tests make tens of thousands.
+/// connections, of which the tests make tens of thousands. None is given twice in a run: whoever had lost the first server
+/// there would come back to the second.
 pub fn free_port() -> u16 {
+    const PORTS: u16 = 1000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + (std::process::id() % 110) as u16 * 200;
+    let first = 10_000 + (std::process::id() % 22) as u16 * PORTS;
     loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 200;
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

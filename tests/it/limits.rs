@@ -135,7 +135,10 @@ fn connections_come_and_go_without_a_trace() {
             });
         }
     });
-    eventually("all are gone", || info(&mut watcher, "connected_clients") == 1);
+    let all_gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        eventually("all are gone", || info(&mut watcher, "connected_clients") == 1);
+    }));
+    assert!(all_gone.is_ok(), "{}", watcher.run("CLIENT LIST"));
     eventually("all descriptors are closed", || descriptors(&server) <= before);
     assert_eq!(info(&mut watcher, "blocked_clients"), 0);
     assert_eq!(info(&mut watcher, "command_panics"), 0);

@@ -53,7 +53,10 @@ fn arities_and_keys_are_those_of_redis() {
 const REVIEWED: &[(&str, &str)] =
     &[("auth", "never in the slow log, where Redis hides the password"), ("hello", "as AUTH")];
 
-/// `COMMAND INFO` and the parts of `COMMAND DOCS` that programs read are what Redis 7.2.6 replied.
+/// What Redis 7.2.6 says of its commands, and 7.4.1 of those that it had first.
+const DESCRIPTIONS: [&str; 2] = [include_str!("commands-7.2.6.txt"), include_str!("commands-7.4.1.txt")];
+
+/// `COMMAND INFO` and the parts of `COMMAND DOCS` that programs read are what Redis replied.
 ///
 /// Summaries and costs are in our own words; histories and the notes of key specs are left out. A line of the file is
 /// a name, what `INFO` says from the arity to the key specs, and what `DOCS` says, each with its sets sorted.
@@ -63,7 +66,7 @@ fn descriptions_are_those_of_redis() {
     let mut client = server.client();
     client.run("HELLO 3");
     let mut checked = 0;
-    for line in include_str!("commands-7.2.6.txt").lines() {
+    for line in DESCRIPTIONS.iter().flat_map(|text| text.lines()) {
         let [name, info, docs] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
         if COMMANDS.find(name.as_bytes()).is_none() {
             continue;
@@ -85,7 +88,7 @@ fn descriptions_are_those_of_redis() {
     assert!(checked > 200, "{checked}");
 }
 
-/// Commands that Redis 7.2.6 does not have.
+/// Commands that Redis does not have.
 const OURS: &[&str] = &[
     "cache.inspect",
     "cache.invalidate",
@@ -106,8 +109,11 @@ const OURS: &[&str] = &[
 
 #[test]
 fn commands_that_redis_lacks_are_reviewed() {
-    let theirs: HashSet<&str> =
-        include_str!("commands-7.2.6.txt").lines().filter_map(|line| line.split('\t').next()).collect();
+    let theirs: HashSet<&str> = DESCRIPTIONS
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| line.split('\t').next())
+        .collect();
     let mut ours: Vec<&str> =
         COMMANDS.top_level().map(|command| command.spec.name).filter(|name| !theirs.contains(name)).collect();
     ours.sort_unstable();

@@ -257,6 +257,7 @@ fn stats(context: &mut Context<'_, '_>, text: &mut String) {
     line(text, "instantaneous_output_kbps", format!("{:.2}", rates.output_bytes as f64 / 1024.0));
     line(text, "rejected_connections", telemetry.rejected_connections.load(Relaxed));
     line(text, "expired_keys", counters.expired);
+    line(text, "expired_subkeys", counters.expired_fields);
     line(text, "evicted_keys", counters.evicted);
     line(text, "keyspace_hits", counters.hits);
     line(text, "keyspace_misses", counters.misses);

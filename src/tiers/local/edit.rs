@@ -5,6 +5,7 @@ use super::entry::Entry;
 use super::value::{Stored, Value, ValueRef};
 use super::view::View;
 use crate::protocol::ReplyError;
+use crate::types::hash::Hash;
 use crate::types::listpack::Item;
 
 impl View<'_> {
@@ -29,8 +30,38 @@ impl View<'_> {
         let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;
         let (result, changed) = change(collection);
         let is_empty = collection.elements() == 0;
+        if T::HAS_DEADLINES {
+            self.note_fields(hash, key);
+        }
         self.edited(hash, key, event, changed, is_empty);
         Ok(Some(result))
+    }
+
+    /// Takes note of what the deadlines of a hash's fields are now.
+    #[inline]
+    fn note_fields(&mut self, hash: u64, key: &[u8]) {
+        let database = self.database(hash);
+        let Some(entry) = database.find_mut(hash, key) else { return };
+        entry.note_fields();
+        if entry.has_deadlines_of_fields()
+            && let Some(due) = entry.due()
+        {
+            database.fields_expire(hash, due);
+        }
+    }
+
+    /// Removes the fields of a hash whose deadlines have passed, and the key with the last.
+    #[cold]
+    pub(super) fn remove_due_fields(&mut self, hash: u64, key: &[u8]) {
+        let now_ms = self.now_ms();
+        self.before_edit(hash, key);
+        let found = self.database(hash).find_mut(hash, key);
+        let Some(fields) = found.and_then(Entry::as_object_mut).and_then(Hash::of_mut) else { return };
+        let removed = fields.remove_due(now_ms);
+        let is_empty = fields.is_empty();
+        self.shard(hash).counters.expired_fields += removed as u64;
+        self.note_fields(hash, key);
+        self.edited(hash, key, Event::hash("hexpired"), removed > 0, is_empty);
     }
 
     /// What follows when a collection was, or was not, changed.
@@ -109,6 +140,11 @@ impl View<'_> {
         let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;
         let (result, changed, deadline) = change(collection);
         let is_empty = collection.elements() == 0;
+        if T::HAS_DEADLINES {
+            self.note_fields(hash, key);
+            self.edited(hash, key, event, changed, is_empty);
+            return Ok(result);
+        }
         if deadline.is_some() {
             let had = entry.deadline();
             entry.set_deadline(deadline);

@@ -80,9 +80,13 @@ impl Event {
     /// A reader looked for the key in vain.
     pub const MISSED: Self = Self { class: EventClass::Missed, name: "keymiss" };
 
-    /// Whether only the key's deadline changed.
+    /// Whether only the deadline of the key, or of fields, changed.
     pub fn is_deadline(self) -> bool {
-        self.class == EventClass::Generic && matches!(self.name, "expire" | "persist")
+        match self.class {
+            EventClass::Generic => matches!(self.name, "expire" | "persist"),
+            EventClass::Hash => matches!(self.name, "hexpire" | "hpersist"),
+            _ => false,
+        }
     }
 }
 

@@ -3,6 +3,9 @@
 //! ```text
 //! header 16 | deadline 8, if it has one | integer 8 or Value 24, by kind | key | bytes of a short string
 //! ```
+//! A hash with fields that expire has two deadlines there: when something of it expires first, the whole or a field; and
+//! when the whole does, which may be [`NEVER`].
+//!
 //! The allocation is rounded to the allocator's size class, so a string is overwritten in place whenever the
 //! new one falls into the same class. Nothing here knows of shards, commands or clocks.
 
@@ -17,6 +20,9 @@ use crate::types::number::parse_i64;
 use crate::types::prefetch::{prefetch, prefetch_two};
 use crate::types::table::Element;
 
+/// The whole expires never.
+const NEVER: u64 = u64::MAX;
+
 /// Strings up to this length lie in the entry itself.
 pub(super) const MAX_INLINE: usize = 1024;
 
@@ -28,7 +34,8 @@ struct Header {
     /// Bytes of an inline string.
     value_len: u32,
     kind: Kind,
-    has_deadline: bool,
+    /// How many deadlines lie behind the header: 0, 1 or 2.
+    deadlines: u8,
     /// The string was edited in place: its encoding is `raw` however short it is.
     edited: bool,
     /// Two bits of frequency and the queue it is in, for S3-FIFO.
@@ -45,6 +52,25 @@ enum Kind {
 
 const HEADER: usize = size_of::<Header>();
 const _: () = assert!(HEADER == 16 && size_of::<Value>() == 24 && align_of::<Value>() == 8);
+
+/// The deadlines of an entry, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy)]
+struct Deadlines {
+    /// That of the key.
+    key: Option<u64>,
+    /// The earliest of a hash's fields.
+    fields: Option<u64>,
+}
+
+impl Deadlines {
+    const fn of_key(deadline: Option<u64>) -> Self {
+        Self { key: deadline, fields: None }
+    }
+
+    const fn count(self) -> u8 {
+        if self.fields.is_some() { 2 } else { self.key.is_some() as u8 }
+    }
+}
 
 /// A key, its value, its deadline and its access record.
 pub struct Entry(NonNull<Header>);
@@ -71,7 +97,7 @@ impl Entry {
 
     /// A string that is an integer.
     pub fn integer(key: &[u8], value: i64, deadline: Option<u64>) -> Self {
-        let entry = Self::allocate(key, Kind::Integer, 0, deadline);
+        let entry = Self::allocate(key, Kind::Integer, 0, Deadlines::of_key(deadline));
         // SAFETY: an integer entry has 8 aligned bytes at `fixed`.
         unsafe { entry.fixed().cast::<i64>().write(value) };
         entry
@@ -79,7 +105,8 @@ impl Entry {
 
     /// Any value that lies apart.
     pub fn object(key: &[u8], value: Value, deadline: Option<u64>) -> Self {
-        let entry = Self::allocate(key, Kind::Object, 0, deadline);
+        let deadlines = Deadlines { key: deadline, fields: value.earliest_of_fields() };
+        let entry = Self::allocate(key, Kind::Object, 0, deadlines);
         // SAFETY: an object entry has 24 aligned bytes at `fixed`, not initialised yet.
         unsafe { entry.fixed().cast::<Value>().write(value) };
         entry
@@ -87,13 +114,13 @@ impl Entry {
 
     /// A string that is kept as bytes whatever it spells; at most [`MAX_INLINE`] long.
     pub(super) fn inline(key: &[u8], value: &[u8], deadline: Option<u64>) -> Self {
-        let mut entry = Self::allocate(key, Kind::Inline, value.len(), deadline);
+        let mut entry = Self::allocate(key, Kind::Inline, value.len(), Deadlines::of_key(deadline));
         entry.inline_mut().copy_from_slice(value);
         entry
     }
 
-    fn allocate(key: &[u8], kind: Kind, value_len: usize, deadline: Option<u64>) -> Self {
-        let size = size_of_entry(key.len(), kind, value_len, deadline.is_some());
+    fn allocate(key: &[u8], kind: Kind, value_len: usize, deadlines: Deadlines) -> Self {
+        let size = size_of_entry(key.len(), kind, value_len, deadlines.count());
         let layout = layout(size);
         // SAFETY: the layout has at least a header's bytes.
         let pointer = unsafe { alloc(layout) };
@@ -103,18 +130,17 @@ impl Entry {
             key_len: key.len() as u32,
             value_len: value_len as u32,
             kind,
-            has_deadline: deadline.is_some(),
+            deadlines: deadlines.count(),
             edited: false,
             mark: 0,
         };
-        let entry = Self(pointer);
-        // SAFETY: the allocation holds the header, the deadline if there is one, and the key at `key_offset`.
+        // SAFETY: the allocation has room for a header.
+        unsafe { pointer.write(header) };
+        let mut entry = Self(pointer);
+        entry.write_deadlines(deadlines);
+        // SAFETY: the allocation holds the header, its deadlines, and the key at `key_offset`.
         // The value's bytes are zeroed or written by the caller before anything reads them.
         unsafe {
-            pointer.write(header);
-            if let Some(deadline) = deadline {
-                entry.byte(HEADER).cast::<u64>().write(deadline);
-            }
             let offset = entry.key_offset();
             entry.byte(offset).copy_from_nonoverlapping(key.as_ptr(), key.len());
             if kind == Kind::Inline {
@@ -180,19 +206,20 @@ impl Entry {
     pub fn set_string(&mut self, value: &[u8], deadline: Option<u64>) -> Option<Value> {
         let integer = if value.len() <= 20 { parse_i64(value) } else { None };
         let header = self.header();
-        if header.has_deadline == deadline.is_some() {
+        let deadlines = Deadlines::of_key(deadline);
+        if header.deadlines == deadlines.count() {
             match (header.kind, integer) {
                 (Kind::Integer, Some(integer)) => {
                     // SAFETY: an integer entry has its integer at `fixed`.
                     unsafe { self.fixed().cast::<i64>().write(integer) };
-                    self.write_deadline(deadline);
+                    self.write_deadlines(deadlines);
                     return None;
                 }
                 (Kind::Inline, None) if value.len() <= MAX_INLINE && self.fits(value.len()) => {
                     self.header_mut().value_len = value.len() as u32;
                     self.header_mut().edited = false;
                     self.inline_mut().copy_from_slice(value);
-                    self.write_deadline(deadline);
+                    self.write_deadlines(deadlines);
                     return None;
                 }
                 _ => {}
@@ -215,7 +242,11 @@ impl Entry {
     /// Makes the value one that lies apart, keeping the deadline; returns the old one if it lay apart.
     pub fn set_object(&mut self, value: Value) -> Option<Value> {
         match self.as_object_mut() {
-            Some(old) => Some(std::mem::replace(old, value)),
+            Some(old) => {
+                let old = std::mem::replace(old, value);
+                self.note_fields();
+                Some(old)
+            }
             None => {
                 let new = Self::object(self.key(), value, self.deadline());
                 self.replace(new)
@@ -240,28 +271,72 @@ impl Entry {
         value
     }
 
-    /// The deadline in milliseconds since the Unix epoch.
+    /// When the key expires, in milliseconds since the Unix epoch.
     #[inline]
     pub fn deadline(&self) -> Option<u64> {
-        // SAFETY: an entry with the flag has its deadline behind the header.
-        self.header().has_deadline.then(|| unsafe { self.byte(HEADER).cast::<u64>().read() })
+        match self.header().deadlines {
+            0 => None,
+            1 => Some(self.deadline_at(0)),
+            _ => Some(self.deadline_at(1)).filter(|deadline| *deadline != NEVER),
+        }
     }
 
-    /// Whether the deadline has passed at `now_ms`.
+    /// When something of it expires first: the key, or a field of a hash.
+    #[inline]
+    pub fn due(&self) -> Option<u64> {
+        (self.header().deadlines > 0).then(|| self.deadline_at(0))
+    }
+
+    /// Whether something of it has expired at `now_ms`.
+    #[inline]
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        self.due().is_some_and(|due| due < now_ms)
+    }
+
+    /// Whether nothing is left of it at `now_ms`: the key's deadline has passed, or that of all fields.
     #[inline]
     pub fn is_expired(&self, now_ms: u64) -> bool {
-        self.deadline().is_some_and(|deadline| deadline < now_ms)
+        self.is_due(now_ms) && (self.header().deadlines == 1 || self.is_wholly_past(now_ms))
     }
 
-    /// Sets or clears the deadline, which may move the entry.
+    #[cold]
+    fn is_wholly_past(&self, now_ms: u64) -> bool {
+        self.deadline().is_some_and(|deadline| deadline < now_ms)
+            || matches!(self.value(), ValueRef::Hash(hash) if hash.is_past(now_ms))
+    }
+
+    /// Whether it is a hash with fields that expire.
+    #[inline]
+    pub fn has_deadlines_of_fields(&self) -> bool {
+        self.header().deadlines == 2
+    }
+
+    /// Sets or clears the key's deadline, which may move the entry.
     pub fn set_deadline(&mut self, deadline: Option<u64>) {
-        if self.header().has_deadline == deadline.is_some() {
-            return self.write_deadline(deadline);
+        let fields = if self.has_deadlines_of_fields() { self.earliest_of_fields() } else { None };
+        self.set_deadlines(Deadlines { key: deadline, fields });
+    }
+
+    /// Takes note of what the fields' deadlines are now, which may move the entry.
+    pub(super) fn note_fields(&mut self) {
+        let fields = self.earliest_of_fields();
+        if fields.is_some() || self.has_deadlines_of_fields() {
+            self.set_deadlines(Deadlines { key: self.deadline(), fields });
+        }
+    }
+
+    fn earliest_of_fields(&self) -> Option<u64> {
+        self.as_object().and_then(Value::earliest_of_fields)
+    }
+
+    fn set_deadlines(&mut self, deadlines: Deadlines) {
+        if self.header().deadlines == deadlines.count() {
+            return self.write_deadlines(deadlines);
         }
         let header = self.header();
         let (kind, edited, key_len) = (header.kind, header.edited, header.key_len as usize);
         let value_len = header.value_len as usize;
-        let mut new = Self::allocate(self.key(), kind, value_len, deadline);
+        let mut new = Self::allocate(self.key(), kind, value_len, deadlines);
         new.header_mut().edited = edited;
         new.header_mut().access = self.header().access;
         new.header_mut().mark = self.header().mark;
@@ -357,15 +432,29 @@ impl Entry {
     /// Whether an inline string of that length needs an allocation of the same class.
     fn fits(&self, value_len: usize) -> bool {
         let header = self.header();
-        let size = size_of_entry(header.key_len as usize, Kind::Inline, value_len, header.has_deadline);
+        let size = size_of_entry(header.key_len as usize, Kind::Inline, value_len, header.deadlines);
         size_class(size) == size_class(self.size())
     }
 
-    fn write_deadline(&mut self, deadline: Option<u64>) {
-        if let Some(deadline) = deadline {
-            debug_assert!(self.header().has_deadline);
-            // SAFETY: the flag is set, so 8 aligned bytes lie behind the header.
-            unsafe { self.byte(HEADER).cast::<u64>().write(deadline) };
+    #[inline]
+    fn deadline_at(&self, index: u8) -> u64 {
+        debug_assert!(index < self.header().deadlines);
+        // SAFETY: so many initialised and aligned numbers lie behind the header.
+        unsafe { self.byte(HEADER + usize::from(index) * 8).cast::<u64>().read() }
+    }
+
+    /// Writes deadlines, of the number that there is room for.
+    #[inline]
+    fn write_deadlines(&mut self, deadlines: Deadlines) {
+        debug_assert_eq!(self.header().deadlines, deadlines.count());
+        let key = deadlines.key.unwrap_or(NEVER);
+        // SAFETY: as many aligned numbers lie behind the header as the deadlines are.
+        unsafe {
+            match deadlines.fields {
+                None if deadlines.key.is_none() => {}
+                None => self.byte(HEADER).cast::<u64>().write(key),
+                Some(fields) => self.byte(HEADER).cast::<[u64; 2]>().write([key.min(fields), key]),
+            }
         }
     }
 
@@ -391,19 +480,19 @@ impl Entry {
     /// Where the integer or the Value lies.
     #[inline]
     fn fixed(&self) -> *mut u8 {
-        self.byte(HEADER + if self.header().has_deadline { 8 } else { 0 })
+        self.byte(HEADER + usize::from(self.header().deadlines) * 8)
     }
 
     #[inline]
     fn key_offset(&self) -> usize {
         let header = self.header();
-        HEADER + if header.has_deadline { 8 } else { 0 } + fixed_size(header.kind)
+        HEADER + usize::from(header.deadlines) * 8 + fixed_size(header.kind)
     }
 
     fn size(&self) -> usize {
         let header = self.header();
         let value_len = header.value_len as usize;
-        size_of_entry(header.key_len as usize, header.kind, value_len, header.has_deadline)
+        size_of_entry(header.key_len as usize, header.kind, value_len, header.deadlines)
     }
 
     /// Gives the allocation back without dropping the value.
@@ -434,7 +523,7 @@ impl Element for Entry {
     }
 
     fn deadline(&self) -> Option<u64> {
-        Entry::deadline(self)
+        self.due()
     }
 
     #[inline]
@@ -454,8 +543,8 @@ const fn fixed_size(kind: Kind) -> usize {
 }
 
 #[inline]
-const fn size_of_entry(key_len: usize, kind: Kind, value_len: usize, has_deadline: bool) -> usize {
-    HEADER + if has_deadline { 8 } else { 0 } + fixed_size(kind) + key_len + value_len
+const fn size_of_entry(key_len: usize, kind: Kind, value_len: usize, deadlines: u8) -> usize {
+    HEADER + deadlines as usize * 8 + fixed_size(kind) + key_len + value_len
 }
 
 fn layout(size: usize) -> Layout {
@@ -468,6 +557,7 @@ fn layout(size: usize) -> Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hash::{Hash, Limits};
     use crate::types::list::List;
 
     fn text(entry: &Entry) -> Vec<u8> {
@@ -517,5 +607,31 @@ mod tests {
     fn a_deadline_is_passed_only_after_its_millisecond() {
         let entry = Entry::string(b"k", b"v", Some(100));
         assert!(!entry.is_expired(99) && !entry.is_expired(100) && entry.is_expired(101));
+    }
+
+    #[test]
+    fn a_hash_is_due_when_the_first_of_its_fields_is_and_expired_with_the_last() {
+        let mut hash = Hash::default();
+        let limits = Limits { entries: 9, value: 9 };
+        for (field, deadline) in [(b"a", 10), (b"b", 20)] {
+            hash.set(field, b"v", &limits);
+            hash.set_deadline(field, deadline);
+        }
+        let mut entry = Entry::object(b"key", Value::Hash(hash), None);
+        for own in [None, Some(15), Some(5), None, Some(40)] {
+            entry.set_deadline(own);
+            assert_eq!((entry.deadline(), entry.due()), (own, Some(own.unwrap_or(40).min(10))));
+            assert_eq!(entry.is_due(11), own.is_none_or(|own| own.min(10) < 11));
+            assert_eq!(entry.is_expired(16), own.is_some_and(|own| own < 16));
+            assert!(entry.is_expired(21) && !entry.is_expired(5));
+            entry = entry.renamed(b"another key");
+        }
+        for (now, due) in [(11, Some(20)), (21, Some(40))] {
+            let Some(Value::Hash(hash)) = entry.as_object_mut() else { panic!("a hash") };
+            hash.remove_due(now);
+            entry.note_fields();
+            assert_eq!((entry.due(), entry.deadline()), (due, Some(40)));
+        }
+        assert!(!entry.has_deadlines_of_fields());
     }
 }

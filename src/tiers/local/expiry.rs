@@ -5,6 +5,9 @@
 
 use super::effects::{Effects, Event};
 use super::keyspace::Keyspace;
+use super::locks::LockPlan;
+use super::view::View;
+use crate::types::hasher::hash_bytes;
 
 /// Buckets to look at before a shard's lock is given up for a moment.
 const BUCKETS_PER_LOCK: usize = 16 * 1024;
@@ -21,15 +24,25 @@ impl Keyspace {
             let Some(mut guard) = self.lock_unless_held(index) else { return removed_keys };
             let shard = &mut *guard;
             let database = &mut shard.databases[db];
-            if database.volatile == 0 {
+            if !database.may_expire() {
                 return removed_keys;
             }
+            // Hashes of which fields have expired: for a view, which has the change recorded.
+            let mut partly_due: Vec<Box<[u8]>> = Vec::new();
             let (observers, settings, mirror) = (&shard.observers, self.settings(), self.mirror_of(db));
             let count = database.keys.sweep(
                 &mut database.sweep,
                 BUCKETS_PER_LOCK,
                 now_ms,
-                |entry| entry.is_expired(now_ms),
+                |entry| {
+                    if entry.has_deadlines_of_fields()
+                        && entry.deadline().is_none_or(|deadline| deadline >= now_ms)
+                    {
+                        partly_due.extend(entry.is_due(now_ms).then(|| entry.key().into()));
+                        return false;
+                    }
+                    entry.is_due(now_ms)
+                },
                 |entry| {
                     let key = entry.key();
                     if let Some(mirror) = mirror {
@@ -51,7 +64,15 @@ impl Keyspace {
             shard.counters.expired += count as u64;
             shard.counters.changes += count as u64;
             removed_keys += count;
-            if database.sweep == 0 {
+            let is_done = database.sweep == 0;
+            drop(guard);
+            for key in partly_due {
+                let plan = LockPlan::Keys([hash_bytes(&key)].into_iter().collect());
+                if let Some(mut view) = View::acquire(self, &plan, db, now_ms, effects) {
+                    view.contains(&key);
+                }
+            }
+            if is_done {
                 return removed_keys;
             }
         }

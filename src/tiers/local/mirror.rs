@@ -118,7 +118,10 @@ impl View<'_> {
             return;
         }
         let Some(rule) = mirror.rule(key) else { return };
-        let before = self.live(hash, key).and_then(|entry| mirror.columns(rule, entry.value()));
+        let now_ms = self.now_ms();
+        // With fields that are past their deadline, if they are about to be removed.
+        let live = self.database(hash).find(hash, key).filter(|entry| !entry.is_expired(now_ms));
+        let before = live.and_then(|entry| mirror.columns(rule, entry.value()));
         if before.is_some() {
             let key = key.into();
             let follow = self.follow.get_or_insert_default();

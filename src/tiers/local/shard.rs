@@ -23,6 +23,8 @@ pub struct Database {
     pub(super) keys: Table<Entry>,
     /// Keys with a deadline.
     pub(super) volatile: usize,
+    /// There was a hash with fields that expire.
+    pub(super) expires_fields: bool,
     /// Where the sweep for expired keys goes on.
     pub(super) sweep: usize,
     /// The queues of `allkeys-s3fifo`, while that is the policy.
@@ -40,6 +42,8 @@ pub struct ShardCounters {
     pub misses: u64,
     /// Keys removed because their deadline passed.
     pub expired: u64,
+    /// Fields of hashes removed because theirs did.
+    pub expired_fields: u64,
     /// Keys removed to make room.
     pub evicted: u64,
 }
@@ -71,6 +75,7 @@ impl Database {
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, mut entry: Entry) -> &mut Entry {
         self.volatile += usize::from(entry.deadline().is_some());
+        self.expires_fields |= entry.has_deadlines_of_fields();
         if let Some(queues) = &mut self.queues {
             entry.set_mark(super::eviction::first_mark(queues.on_insert(hash)));
             if queues.wants_sweep(self.keys.len()) {
@@ -103,9 +108,21 @@ impl Database {
         }
     }
 
+    /// Notes that a hash has fields that expire, and when the first does.
+    pub(super) fn fields_expire(&mut self, hash: u64, due: u64) {
+        self.expires_fields = true;
+        self.keys.note_deadline(hash, due);
+    }
+
+    /// Whether there may be anything in it that expires.
+    pub(super) fn may_expire(&self) -> bool {
+        self.volatile > 0 || self.expires_fields
+    }
+
     /// Empties it, handing the keys over.
     pub(super) fn take_keys(&mut self) -> Table<Entry> {
         self.volatile = 0;
+        self.expires_fields = false;
         self.sweep = 0;
         if let Some(queues) = &mut self.queues {
             **queues = S3Fifo::default();

@@ -25,6 +25,7 @@ impl View<'_> {
             sum.hits += counters.hits;
             sum.misses += counters.misses;
             sum.expired += counters.expired;
+            sum.expired_fields += counters.expired_fields;
             sum.evicted += counters.evicted;
         }
         sum

@@ -70,6 +70,12 @@ impl<'a> ValueRef<'a> {
 }
 
 impl Value {
+    /// When the first of its parts expires that have deadlines of their own: fields of a hash.
+    #[inline]
+    pub fn earliest_of_fields(&self) -> Option<u64> {
+        if let Self::Hash(hash) = self { hash.earliest() } else { None }
+    }
+
     /// Whether freeing it takes long enough to leave it to another thread.
     pub fn is_expensive_to_free(&self) -> bool {
         const MANY: usize = 64;
@@ -86,6 +92,8 @@ impl Value {
 
 /// A collection type that a key can hold.
 pub trait Stored: Default {
+    /// Whether parts of it have deadlines of their own.
+    const HAS_DEADLINES: bool = false;
     /// The value as this type, if it is one.
     fn of(value: &Value) -> Option<&Self>;
     /// The same, to change it.
@@ -99,8 +107,9 @@ pub trait Stored: Default {
 }
 
 macro_rules! stored {
-    ($type:ty, $variant:ident) => {
+    ($type:ty, $variant:ident $(, $has_deadlines:ident)?) => {
         impl Stored for $type {
+            $(const HAS_DEADLINES: bool = $has_deadlines;)?
             fn of(value: &Value) -> Option<&Self> {
                 if let Value::$variant(inner) = value { Some(inner) } else { None }
             }
@@ -121,7 +130,7 @@ macro_rules! stored {
 }
 
 stored!(List, List);
-stored!(Hash, Hash);
+stored!(Hash, Hash, true);
 stored!(Set, Set);
 stored!(SortedSet, SortedSet);
 

@@ -230,7 +230,7 @@ impl<'a> View<'a> {
         &mut self.shard(hash).databases[db]
     }
 
-    /// The live entry of a key, if there is one; removes it if its deadline has passed.
+    /// The live entry of a key, if there is one; removes it if its deadline has passed, and fields whose has.
     #[inline]
     pub(super) fn live(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
         let now_ms = self.now_ms;
@@ -238,21 +238,28 @@ impl<'a> View<'a> {
         // SAFETY: the entry was just borrowed from `self`, which nothing has touched since. The borrow checker cannot see
         // that it is returned on this path alone, and would have every key looked up twice.
         let entry = unsafe { entry.as_mut() };
-        if !entry.is_expired(now_ms) {
+        if !entry.is_due(now_ms) {
             return Some(entry);
         }
-        self.remove_expired(hash, key);
-        None
+        self.remove_due(hash, key)
     }
 
+    /// Removes what has expired, the key or fields of a hash; returns the entry if there is still one.
     #[cold]
-    fn remove_expired(&mut self, hash: u64, key: &[u8]) {
+    fn remove_due(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
+        let now_ms = self.now_ms;
+        let deadline = self.database(hash).find(hash, key)?.deadline();
+        if deadline.is_none_or(|deadline| deadline >= now_ms) {
+            self.remove_due_fields(hash, key);
+            return self.database(hash).find_mut(hash, key);
+        }
         if let Some(entry) = self.database(hash).remove(hash, key) {
             self.shard(hash).counters.expired += 1;
             self.discard(entry);
             self.keyspace.tell_listener(key, true);
             self.record(hash, key, Event::EXPIRED);
         }
+        None
     }
 
     /// A key as a reader sees it: counts a hit or a miss and notes the access.
@@ -263,7 +270,7 @@ impl<'a> View<'a> {
         let db = self.db;
         let Shard { databases, counters, .. } = self.shard(hash);
         match databases[db].find_mut(hash, key) {
-            Some(entry) if !entry.is_expired(now_ms) => {
+            Some(entry) if !entry.is_due(now_ms) => {
                 counters.hits += 1;
                 if touches {
                     super::eviction::touch(entry, settings, now_ms);
@@ -273,10 +280,10 @@ impl<'a> View<'a> {
                 Some(unsafe { value.as_ref() }.value())
             }
             found => {
-                counters.misses += 1;
-                if found.is_some() {
-                    self.remove_expired(hash, key);
+                if found.is_some() && self.remove_due(hash, key).is_some() {
+                    return self.read(key);
                 }
+                self.shard(hash).counters.misses += 1;
                 self.announce(key, Event::MISSED);
                 None
             }

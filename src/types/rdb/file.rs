@@ -13,7 +13,7 @@ use super::functions::LIBRARY;
 use super::read::Reader;
 use super::value::{encode_content, read_value};
 use super::write::Writer;
-use super::{Decoded, Invalid, Limits, Source, VERSION};
+use super::{Decoded, Invalid, Limits, NEWEST, Source, VERSION};
 
 const MAGIC: &[u8] = b"REDIS";
 /// Written when so much has gathered.
@@ -164,7 +164,7 @@ pub fn read_file<'a>(
     let version = bytes.strip_prefix(MAGIC).and_then(|rest| rest.get(..4)).ok_or(FileError::Foreign)?;
     let version = std::str::from_utf8(version).ok().and_then(|digits| digits.parse().ok());
     let version: u16 = version.ok_or(FileError::Foreign)?;
-    if version > VERSION {
+    if version > NEWEST {
         return Err(FileError::Version(version));
     }
     // Version 5 brought the checksum; what wants none has zeros.

@@ -21,8 +21,10 @@ pub use file::{FileError, FileWriter, Record, read_file};
 pub use functions::{decode_libraries, encode_libraries};
 pub use value::{Decoded, Limits, Source, decode, encode};
 
-/// The version that is written, and the newest that is read.
+/// The version that is written.
 pub const VERSION: u16 = 11;
+/// The newest that is read: that of Redis 7.4, which brought hashes with deadlines.
+pub const NEWEST: u16 = 12;
 /// Bytes of version and checksum.
 const FOOTER: usize = 10;
 
@@ -51,7 +53,7 @@ fn unsealed(payload: &[u8]) -> Result<&[u8], Invalid> {
     let (content, footer) = payload.split_at(content_len);
     let (version, sum) = footer.split_first_chunk::<2>().ok_or(Invalid::Footer)?;
     let is_sound = crc64(&payload[..content_len + 2]).to_le_bytes() == *sum;
-    if u16::from_le_bytes(*version) > VERSION || !is_sound {
+    if u16::from_le_bytes(*version) > NEWEST || !is_sound {
         return Err(Invalid::Footer);
     }
     Ok(content)
@@ -76,6 +78,12 @@ mod kind {
     pub const STREAM_WITHOUT_ACTIVITY: u8 = 19;
     pub const SET_LISTPACK: u8 = 20;
     pub const STREAM: u8 = 21;
+    /// As `HASH`, each field behind its deadline; and as a listpack of such. Redis 7.4 wrote these before its release.
+    pub const HASH_TIMES: u8 = 22;
+    pub const HASH_TIMES_LISTPACK: u8 = 23;
+    /// The same behind the earliest deadline, which those of `HASH_DEADLINES` count from.
+    pub const HASH_DEADLINES: u8 = 24;
+    pub const HASH_DEADLINES_LISTPACK: u8 = 25;
 }
 
 /// How a list's node lies in the payload.

@@ -43,6 +43,16 @@ fn value() -> impl Strategy<Value = Decoded> {
             }
             Decoded::Hash(hash)
         }),
+        prop::collection::vec((element(), prop::option::of(1..=hash::LAST_DEADLINE)), 1..30).prop_map(
+            |fields| {
+                let mut hash = hash::Hash::default();
+                for (field, deadline) in &fields {
+                    hash.set(field, &fields[0].0, &LIMITS.hash);
+                    deadline.iter().for_each(|deadline| hash.set_deadline(field, *deadline));
+                }
+                Decoded::Hash(hash)
+            }
+        ),
         elements().prop_map(|elements| {
             let mut set = set::Set::default();
             for element in &elements {

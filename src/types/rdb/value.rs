@@ -1,5 +1,7 @@
 //! Whole values, type by type.
 
+use smallvec::SmallVec;
+
 use super::packed;
 use super::read::{Reader, score_of};
 use super::write::Writer;
@@ -78,12 +80,13 @@ pub(super) fn encode_content(source: Source<'_>) -> Vec<u8> {
                 writer.bytes(&packed::listpack(pack));
             }
         }
-        Source::Hash(hash) => match hash.listpack() {
-            Some(pack) => {
+        Source::Hash(hash) => match (hash.earliest(), hash.listpack()) {
+            (Some(earliest), _) => encode_deadlines(&mut writer, hash, earliest),
+            (None, Some(pack)) => {
                 writer.byte(kind::HASH_LISTPACK);
                 writer.bytes(&packed::listpack(pack));
             }
-            None => {
+            (None, None) => {
                 writer.byte(kind::HASH);
                 writer.length(hash.len());
                 for (field, value) in hash.iter() {
@@ -111,6 +114,19 @@ pub(super) fn encode_content(source: Source<'_>) -> Vec<u8> {
         },
     }
     writer.0
+}
+
+/// A hash with deadlines: each is written as its distance from one millisecond before the earliest, or 0 if there is none.
+fn encode_deadlines(writer: &mut Writer, hash: &hash::Hash, earliest: u64) {
+    writer.byte(kind::HASH_DEADLINES);
+    writer.0.extend_from_slice(&earliest.to_le_bytes());
+    writer.length(hash.len());
+    for (field, value) in hash.iter() {
+        let deadline = hash.deadline(field.to_bytes(&mut NumBuf::new()));
+        writer.length(deadline.map_or(0, |deadline| (deadline - earliest + 1) as usize));
+        writer.string(field);
+        writer.string(value);
+    }
 }
 
 fn encode_set(writer: &mut Writer, set: &set::Set) {
@@ -147,6 +163,12 @@ pub(super) fn read_value(reader: &mut Reader<'_>, kind: u8, limits: &Limits) -> 
         kind::STRING => Ok(Decoded::String(reader.string()?.into_owned())),
         kind @ (kind::LIST | kind::LIST_NODES) => read_list(reader, kind, limits.list).map(Decoded::List),
         kind @ (kind::HASH | kind::HASH_LISTPACK) => read_hash(reader, kind, &limits.hash).map(Decoded::Hash),
+        kind @ (kind::HASH_TIMES | kind::HASH_DEADLINES) => {
+            read_deadlines(reader, kind, &limits.hash).map(Decoded::Hash)
+        }
+        kind @ (kind::HASH_TIMES_LISTPACK | kind::HASH_DEADLINES_LISTPACK) => {
+            read_packed_deadlines(reader, kind, &limits.hash).map(Decoded::Hash)
+        }
         kind @ (kind::SET | kind::SET_INTEGERS | kind::SET_LISTPACK) => {
             read_set(reader, kind, &limits.set).map(Decoded::Set)
         }
@@ -191,6 +213,65 @@ fn read_hash(reader: &mut Reader<'_>, kind: u8, limits: &hash::Limits) -> Result
         })?;
     }
     if hash.is_empty() { Err(Invalid::Data) } else { Ok(hash) }
+}
+
+fn add_with_deadline(
+    hash: &mut hash::Hash,
+    field: &[u8],
+    value: &[u8],
+    deadline: Option<u64>,
+    limits: &hash::Limits,
+) -> Result<(), Invalid> {
+    new(hash.set(field, value, limits))?;
+    match deadline {
+        Some(deadline) if deadline > hash::LAST_DEADLINE => return Err(Invalid::Data),
+        Some(deadline) => hash.set_deadline(field, deadline),
+        None => {}
+    }
+    Ok(())
+}
+
+fn read_deadlines(reader: &mut Reader<'_>, kind: u8, limits: &hash::Limits) -> Result<hash::Hash, Invalid> {
+    let mut hash = hash::Hash::default();
+    // That many milliseconds are what a distance of 0 would mean.
+    let zero = match kind {
+        kind::HASH_TIMES => 0,
+        _ => u64::from_le_bytes(reader.array()?).wrapping_sub(1),
+    };
+    for _ in 0..reader.length()? {
+        let distance = reader.length()?;
+        let deadline = (distance > 0).then(|| distance.wrapping_add(zero));
+        let (field, value) = (reader.string()?, reader.string()?);
+        add_with_deadline(&mut hash, &field, &value, deadline, limits)?;
+    }
+    if hash.is_empty() { Err(Invalid::Data) } else { Ok(hash) }
+}
+
+/// A listpack of fields, values and deadlines, 0 where there is none.
+fn read_packed_deadlines(
+    reader: &mut Reader<'_>,
+    kind: u8,
+    limits: &hash::Limits,
+) -> Result<hash::Hash, Invalid> {
+    if kind == kind::HASH_DEADLINES_LISTPACK {
+        reader.array::<8>()?;
+    }
+    let mut hash = hash::Hash::default();
+    let bytes = reader.string()?;
+    let mut waiting: SmallVec<[Item<'_>; 2]> = SmallVec::new();
+    packed::read_listpack(&bytes, |item| {
+        let &[field, value] = waiting.as_slice() else {
+            waiting.push(item);
+            return Ok(());
+        };
+        waiting.clear();
+        let Item::Int(deadline) = item else { return Err(Invalid::Data) };
+        let deadline = (deadline != 0).then_some(deadline as u64);
+        let (mut first, mut second) = (NumBuf::new(), NumBuf::new());
+        let (field, value) = (field.to_bytes(&mut first), value.to_bytes(&mut second));
+        add_with_deadline(&mut hash, field, value, deadline, limits)
+    })?;
+    if hash.is_empty() || !waiting.is_empty() { Err(Invalid::Data) } else { Ok(hash) }
 }
 
 fn read_set(reader: &mut Reader<'_>, kind: u8, limits: &set::Limits) -> Result<set::Set, Invalid> {

@@ -1,23 +1,15 @@
-//! The hash type: pairs in a listpack while they are few and short, a hash table beyond that.
+//! Fields with their values: pairs in a listpack while they are few and short, a hash table beyond that.
 
-use super::compact::CompactPair;
-use super::hasher::hash_bytes;
-use super::listpack::{Item, Listpack, Pos};
-use super::prefetch::Part;
-use super::table::{Element, Table};
+use super::Limits;
+use crate::types::compact::CompactPair;
+use crate::types::hasher::hash_bytes;
+use crate::types::listpack::{Item, Listpack, Pos};
+use crate::types::prefetch::Part;
+use crate::types::table::{Element, Table};
 
-/// When a hash leaves its compact encoding.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The most fields (`hash-max-listpack-entries`).
-    pub entries: usize,
-    /// The longest field or value in bytes (`hash-max-listpack-value`).
-    pub value: usize,
-}
-
-/// A hash.
+/// The fields of a hash.
 #[derive(Clone)]
-pub struct Hash(Form);
+pub struct Fields(Form);
 
 #[derive(Clone)]
 enum Form {
@@ -36,15 +28,9 @@ impl Element for CompactPair {
     }
 }
 
-impl Default for Hash {
+impl Default for Fields {
     fn default() -> Self {
         Self(Form::Packed(Listpack::new()))
-    }
-}
-
-impl std::fmt::Debug for Hash {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -53,7 +39,7 @@ fn find_packed(pack: &Listpack, field: &[u8]) -> Option<(Pos, Pos)> {
     Some((at, pack.next(at)?))
 }
 
-impl Hash {
+impl Fields {
     /// How many fields there are.
     #[inline]
     pub fn len(&self) -> usize {
@@ -222,42 +208,5 @@ impl<E: Element + Clone> Clone for Table<E> {
             copy.insert_unique(element.hash(), element.clone());
         }
         copy
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(96))]
-        #[test]
-        fn behaves_like_a_map(steps in prop::collection::vec((0u8..3, 0u16..40, 0usize..3, any::<i32>()), 1..300)) {
-            let limits = Limits { entries: 16, value: 20 };
-            let (mut hash, mut model) = (Hash::default(), HashMap::new());
-            for (kind, field, size, value) in steps {
-                let field = format!("f{field}").into_bytes();
-                let value = match size {
-                    0 => value.to_string().into_bytes(),
-                    1 => vec![b'x'; 19],
-                    _ => vec![b'y'; (value & 63) as usize],
-                };
-                if kind == 0 {
-                    prop_assert_eq!(hash.remove(&field), model.remove(&field).is_some());
-                } else {
-                    prop_assert_eq!(hash.set(&field, &value, &limits), model.insert(field, value).is_none());
-                }
-                prop_assert_eq!(hash.len(), model.len());
-            }
-            for (field, value) in &model {
-                prop_assert_eq!(hash.get(field).map(|item| item.to_vec()), Some(value.clone()));
-            }
-            let all: HashMap<_, _> = hash.iter().map(|(field, value)| (field.to_vec(), value.to_vec())).collect();
-            prop_assert_eq!(all, model);
-        }
     }
 }
