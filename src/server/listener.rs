@@ -1,4 +1,5 @@
-//! Listening sockets: TCP addresses and the Unix socket; every connection is dealt to a worker thread.
+//! Listening sockets: TCP addresses and the Unix socket, or those that were inherited; every connection is dealt to a worker
+//! thread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,10 +7,12 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
+use anyhow::Context;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
+use super::inherited::Inherited;
 use super::stream::Accepted;
 use super::tls;
 use super::workers::{Dealt, Workers};
@@ -23,16 +26,40 @@ pub struct Listeners {
     tcp: Vec<TcpListener>,
     tls: Vec<TcpListener>,
     acceptor: Option<TlsAcceptor>,
-    unix: Option<(UnixListener, PathBuf)>,
+    unix: Vec<UnixSocket>,
+}
+
+struct UnixSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// We made it, and remove it.
+    is_ours: bool,
 }
 
 impl Listeners {
-    /// Listens where the configuration says.
+    /// Listens by the sockets that were inherited or, if there is none, where the configuration says.
     ///
     /// # Errors
     /// With the address that cannot be listened on.
     pub fn open(instance: &Instance) -> anyhow::Result<Self> {
-        use anyhow::Context;
+        let inherited =
+            Inherited::take().context("of the sockets that were inherited, one cannot be used")?;
+        if inherited.is_empty() { Self::configured(instance) } else { Self::inherited(inherited, instance) }
+    }
+
+    fn inherited(sockets: Inherited, instance: &Instance) -> anyhow::Result<Self> {
+        let tcp =
+            |listeners: Vec<_>| listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>();
+        let unix = |listener: std::os::unix::net::UnixListener| {
+            let path = listener.local_addr()?.as_pathname().map_or_else(PathBuf::new, Path::to_owned);
+            Ok(UnixSocket { listener: UnixListener::from_std(listener)?, path, is_ours: false })
+        };
+        let acceptor = (!sockets.tls.is_empty()).then(|| tls::acceptor(&instance.settings)).transpose()?;
+        let unix = sockets.unix.into_iter().map(unix).collect::<io::Result<_>>()?;
+        Ok(Self { tcp: tcp(sockets.tcp)?, tls: tcp(sockets.tls)?, acceptor, unix })
+    }
+
+    fn configured(instance: &Instance) -> anyhow::Result<Self> {
         let config = &instance.config;
         let listen_at = |port: u16| {
             let bind = config.bind.iter().filter(|_| port != 0);
@@ -49,12 +76,12 @@ impl Listeners {
             Some(path) => {
                 let listener = listen_unix(path, instance);
                 let listener = listener.with_context(|| format!("cannot listen on {}", path.display()))?;
-                Some((listener, path.clone()))
+                vec![UnixSocket { listener, path: path.clone(), is_ours: true }]
             }
-            None => None,
+            None => Vec::new(),
         };
         anyhow::ensure!(
-            !tcp.is_empty() || !tls.is_empty() || unix.is_some(),
+            !tcp.is_empty() || !tls.is_empty() || !unix.is_empty(),
             "neither a port nor a Unix socket to listen on"
         );
         Ok(Self { tcp, tls, acceptor, unix })
@@ -63,7 +90,7 @@ impl Listeners {
     /// The addresses listened on, for the log.
     pub fn addresses(&self) -> Vec<String> {
         let tcp = self.tcp.iter().chain(&self.tls).filter_map(|listener| listener.local_addr().ok());
-        let unix = self.unix.iter().map(|(_, path)| path.display().to_string());
+        let unix = self.unix.iter().map(|socket| socket.path.display().to_string());
         tcp.map(|address| address.to_string()).chain(unix).collect()
     }
 
@@ -71,6 +98,7 @@ impl Listeners {
     pub async fn accept(&self, instance: &'static Instance, workers: &mut Workers) {
         let tcp = self.tcp.iter().map(|listener| Box::pin(listener.accept())).collect::<Vec<_>>();
         let tls = self.tls.iter().map(|listener| Box::pin(listener.accept())).collect::<Vec<_>>();
+        let unix = self.unix.iter().map(|socket| Box::pin(socket.accept())).collect::<Vec<_>>();
         let mut acceptor = None;
         let accepted = tokio::select! {
             accepted = first(tls) => {
@@ -78,7 +106,7 @@ impl Listeners {
                 accepted.map(|(stream, peer)| from_tcp(stream, peer, instance))
             }
             accepted = first(tcp) => accepted.map(|(stream, peer)| from_tcp(stream, peer, instance)),
-            accepted = accept_unix(self.unix.as_ref()) => accepted.map(|(stream, path)| from_unix(stream, path)),
+            accepted = first(unix) => accepted.map(|(stream, path)| from_unix(stream, path)),
         };
         match accepted {
             Ok(Ok((socket, origin))) => admit(instance, workers, (socket, acceptor), origin),
@@ -94,10 +122,10 @@ impl Listeners {
 
 impl Drop for Listeners {
     fn drop(&mut self) {
-        if let Some((_, path)) = &self.unix
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            tracing::warn!(%error, "cannot remove the Unix socket");
+        for socket in self.unix.iter().filter(|socket| socket.is_ours) {
+            if let Err(error) = std::fs::remove_file(&socket.path) {
+                tracing::warn!(%error, "cannot remove the Unix socket");
+            }
         }
     }
 }
@@ -216,9 +244,10 @@ fn from_tcp(
     Ok((Accepted::Tcp(stream.into_std()?), origin))
 }
 
-async fn accept_unix(listener: Option<&(UnixListener, PathBuf)>) -> io::Result<(UnixStream, &Path)> {
-    let Some((listener, path)) = listener else { return std::future::pending().await };
-    Ok((listener.accept().await?.0, path))
+impl UnixSocket {
+    async fn accept(&self) -> io::Result<(UnixStream, &Path)> {
+        Ok((self.listener.accept().await?.0, &self.path))
+    }
 }
 
 fn from_unix(stream: UnixStream, path: &Path) -> io::Result<(Accepted, Origin)> {

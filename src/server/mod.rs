@@ -3,6 +3,7 @@
 mod connection;
 mod cron;
 mod descriptors;
+mod inherited;
 mod listener;
 mod notify;
 mod ring;

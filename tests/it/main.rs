@@ -1,6 +1,7 @@
 //! End-to-end tests: the real binary, beside the real `redis-server`, over real sockets.
 
 mod acl;
+mod activation;
 mod admin;
 mod blocking;
 mod concurrency;
