@@ -8,9 +8,9 @@ use super::spec::{CommandSpec, Group, flag};
 use super::strings::write_item;
 use crate::config::Id;
 use crate::protocol::{Args, CommandResult, Reply, ReplyError};
-use crate::tiers::local::{Event, View};
-use crate::types::listpack::NumBuf;
-use crate::types::set::{Limits, Set};
+use crate::tiers::local::{Event, ValueRef, View};
+use crate::types::listpack::{Item, NumBuf};
+use crate::types::set::{Limits, Set, algebra};
 
 const READ: &[KeySpec] = &[key_at(1, RO | ACCESS)];
 const READ_ALL: &[KeySpec] = &[keys_in(1, -1, 1, RO | ACCESS)];
@@ -291,54 +291,38 @@ fn srandmember(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Co
     Ok(())
 }
 
-/// Copies of the sets at these keys, `None` where there is no key.
-fn operands(view: &mut View<'_>, keys: Args<'_>) -> Result<Vec<Option<Set>>, ReplyError> {
-    keys.iter().map(|key| Ok(view.get::<Set>(key)?.cloned())).collect()
+/// The sets at these keys, `None` where there is no key.
+fn operands<'v>(view: &'v mut View<'_>, keys: Args<'_>) -> Result<Vec<Option<&'v Set>>, ReplyError> {
+    let values = view.read_all(keys.iter(), |value| matches!(value, ValueRef::Set(_)))?;
+    let set = |value| if let Some(ValueRef::Set(set)) = value { Some(set) } else { None };
+    Ok(values.into_iter().map(set).collect())
 }
 
-/// The members that all sets have, at most `limit` of them.
-fn intersection(sets: &[Option<Set>], limit: usize, limits: &Limits) -> Set {
-    let mut result = Set::default();
-    let Some(mut sets) = sets.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return result };
-    sets.sort_by_key(|set| set.len());
-    let Some((smallest, others)) = sets.split_first() else { return result };
-    for member in smallest.iter() {
-        let mut buffer = NumBuf::new();
-        let member = member.to_bytes(&mut buffer);
-        if others.iter().all(|set| set.contains(member)) {
-            result.insert(member, limits);
-            if result.len() >= limit {
-                break;
-            }
-        }
-    }
-    result
+/// The members that the sets at all of these keys have, at most `limit` of them.
+fn intersection<'v>(
+    view: &'v mut View<'_>,
+    keys: Args<'_>,
+    limit: usize,
+) -> Result<Vec<Item<'v>>, ReplyError> {
+    // Where there is no key, there is nothing in common.
+    let sets: Option<Vec<&Set>> = operands(view, keys)?.into_iter().collect();
+    Ok(sets.map_or_else(Vec::new, |sets| algebra::intersection(&sets, limit)))
 }
 
-fn union(sets: &[Option<Set>], limits: &Limits) -> Set {
-    let mut result = Set::default();
-    for member in sets.iter().flatten().flat_map(Set::iter) {
-        result.insert(member.to_bytes(&mut NumBuf::new()), limits);
-    }
-    result
+fn union<'v>(view: &'v mut View<'_>, keys: Args<'_>) -> Result<Vec<Item<'v>>, ReplyError> {
+    let sets: Vec<&Set> = operands(view, keys)?.into_iter().flatten().collect();
+    Ok(algebra::union(&sets))
 }
 
-fn difference(sets: &[Option<Set>], limits: &Limits) -> Set {
-    let mut result = Set::default();
-    let Some((Some(first), others)) = sets.split_first() else { return result };
-    for member in first.iter() {
-        let mut buffer = NumBuf::new();
-        let member = member.to_bytes(&mut buffer);
-        if !others.iter().flatten().any(|set| set.contains(member)) {
-            result.insert(member, limits);
-        }
-    }
-    result
+fn difference<'v>(view: &'v mut View<'_>, keys: Args<'_>) -> Result<Vec<Item<'v>>, ReplyError> {
+    let sets = operands(view, keys)?;
+    let Some((Some(first), others)) = sets.split_first() else { return Ok(Vec::new()) };
+    Ok(algebra::difference(first, &others.iter().copied().flatten().collect::<Vec<_>>()))
 }
 
-fn write_set(reply: &mut Reply<'_>, set: &Set) -> CommandResult {
-    reply.set(set.len());
-    set.iter().for_each(|member| write_item(reply, member));
+fn write_set(reply: &mut Reply<'_>, members: &[Item<'_>]) -> CommandResult {
+    reply.set(members.len());
+    members.iter().for_each(|member| write_item(reply, *member));
     Ok(())
 }
 
@@ -360,13 +344,12 @@ fn store(
 }
 
 fn sinter(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let sets = operands(view, args.skip(1))?;
-    write_set(reply, &intersection(&sets, usize::MAX, &limits(view)))
+    write_set(reply, &intersection(view, args.skip(1), usize::MAX)?)
 }
 
 fn sinterstore(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let sets = operands(view, args.skip(2))?;
-    let result = intersection(&sets, usize::MAX, &limits(view));
+    let limits = limits(view);
+    let result = Set::of_distinct(&intersection(view, args.skip(2), usize::MAX)?, &limits);
     store(view, args.at(1), result, "sinterstore", reply)
 }
 
@@ -385,31 +368,28 @@ fn sintercard(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Com
             return Err(ReplyError::SYNTAX);
         }
     }
-    let sets = operands(view, args.take(end).skip(2))?;
     let limit = if limit == 0 { usize::MAX } else { limit as usize };
-    reply.count(intersection(&sets, limit, &limits(view)).len());
+    reply.count(intersection(view, args.take(end).skip(2), limit)?.len());
     Ok(())
 }
 
 fn sunion(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let sets = operands(view, args.skip(1))?;
-    write_set(reply, &union(&sets, &limits(view)))
+    write_set(reply, &union(view, args.skip(1))?)
 }
 
 fn sunionstore(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let sets = operands(view, args.skip(2))?;
-    let result = union(&sets, &limits(view));
+    let limits = limits(view);
+    let result = Set::of_distinct(&union(view, args.skip(2))?, &limits);
     store(view, args.at(1), result, "sunionstore", reply)
 }
 
 fn sdiff(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let sets = operands(view, args.skip(1))?;
-    write_set(reply, &difference(&sets, &limits(view)))
+    write_set(reply, &difference(view, args.skip(1))?)
 }
 
 fn sdiffstore(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let sets = operands(view, args.skip(2))?;
-    let result = difference(&sets, &limits(view));
+    let limits = limits(view);
+    let result = Set::of_distinct(&difference(view, args.skip(2))?, &limits);
     store(view, args.at(1), result, "sdiffstore", reply)
 }
 

@@ -21,7 +21,7 @@ pub struct Listpack(ThinBytes);
 pub struct Pos(u32);
 
 /// An element, or any string that may be kept as an integer.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Item<'a> {
     /// A string that is the decimal form of this integer.
     Int(i64),
@@ -55,6 +55,15 @@ impl<'a> Item<'a> {
             return Self::Int(integer);
         }
         Self::Bytes(bytes)
+    }
+
+    /// The same string as the same item, wherever it is from: an integer, if it spells one.
+    #[inline]
+    pub fn canonical(self) -> Self {
+        match self {
+            Self::Int(_) => self,
+            Self::Bytes(bytes) => Self::of(bytes),
+        }
     }
 
     /// The string.

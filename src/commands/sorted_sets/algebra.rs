@@ -9,7 +9,8 @@ use crate::tiers::local::{Event, ValueRef, View};
 use crate::types::listpack::{Item, NumBuf};
 use crate::types::number::parse_f64;
 use crate::types::set::Set;
-use crate::types::sorted_set::SortedSet;
+use crate::types::set::algebra::is_worth_an_index;
+use crate::types::sorted_set::{SortedSet, sort_pairs};
 
 /// How scores of one member in several sets come together.
 #[derive(Clone, Copy)]
@@ -30,42 +31,74 @@ impl Aggregate {
     }
 }
 
-/// A copy of one operand.
-enum Operand {
-    Sorted(SortedSet),
-    Plain(Set),
+/// One operand.
+#[derive(Clone, Copy)]
+enum Operand<'v> {
+    Sorted(&'v SortedSet),
+    Plain(&'v Set),
 }
 
-impl Operand {
-    fn len(&self) -> usize {
+impl<'v> Operand<'v> {
+    fn len(self) -> usize {
         match self {
             Self::Sorted(set) => set.len(),
             Self::Plain(set) => set.len(),
         }
     }
 
-    fn score(&self, member: &[u8]) -> Option<f64> {
-        match self {
-            Self::Sorted(set) => set.score(member),
-            Self::Plain(set) => set.contains(member).then_some(1.0),
-        }
-    }
-
-    fn iter(&self) -> Box<dyn Iterator<Item = (Item<'_>, f64)> + '_> {
+    fn iter(self) -> Box<dyn Iterator<Item = (Item<'v>, f64)> + 'v> {
         match self {
             Self::Sorted(set) => set.iter(0, false),
             Self::Plain(set) => Box::new(set.iter().map(|member| (member, 1.0))),
         }
     }
+
+    fn is_packed(self) -> bool {
+        match self {
+            Self::Sorted(set) => set.is_packed(),
+            Self::Plain(set) => set.is_packed(),
+        }
+    }
+}
+
+/// Scores by member.
+type Scores<'v> = HashMap<Item<'v>, f64, ahash::RandomState>;
+
+/// An operand that is asked for scores: a listpack that is asked often is read once into an index.
+enum Asked<'v> {
+    Operand(Operand<'v>),
+    Index(Scores<'v>),
+}
+
+impl<'v> Asked<'v> {
+    /// Some operand that will be asked so many times.
+    fn new(operand: Operand<'v>, questions: usize) -> Self {
+        if operand.is_packed() && is_worth_an_index(operand.len(), questions) {
+            return Self::Index(operand.iter().map(|(member, score)| (member.canonical(), score)).collect());
+        }
+        Self::Operand(operand)
+    }
+
+    fn score(&self, member: Item<'_>) -> Option<f64> {
+        let mut buffer = NumBuf::new();
+        match self {
+            Self::Index(index) => index.get(&member.canonical()).copied(),
+            Self::Operand(Operand::Sorted(set)) => set.score(member.to_bytes(&mut buffer)),
+            Self::Operand(Operand::Plain(set)) => set.contains(member.to_bytes(&mut buffer)).then_some(1.0),
+        }
+    }
 }
 
 /// A parsed command.
-struct Query {
-    operands: Vec<Option<Operand>>,
+struct Query<'v> {
+    operands: Vec<Option<Operand<'v>>>,
     weights: Vec<f64>,
     aggregate: Aggregate,
     with_scores: bool,
 }
+
+/// Distinct members with their scores.
+type Pairs<'v> = Vec<(Item<'v>, f64)>;
 
 /// Which options a command takes.
 #[derive(Clone, Copy, PartialEq)]
@@ -74,10 +107,10 @@ struct Takes {
     scores: bool,
 }
 
-impl Query {
+impl<'v> Query<'v> {
     /// Reads `numkeys key … options` from argument `first` on.
     fn parse(
-        view: &mut View<'_>,
+        view: &'v mut View<'_>,
         args: Args<'_>,
         first: usize,
         name: &str,
@@ -126,13 +159,13 @@ impl Query {
         Some(score * self.weights[index]).filter(|score| !score.is_nan()).unwrap_or(0.0)
     }
 
-    fn union(&self) -> Vec<(Vec<u8>, f64)> {
-        let mut scores: HashMap<Vec<u8>, f64> = HashMap::new();
+    fn union(&self) -> Pairs<'v> {
+        let mut scores = Scores::default();
         for (index, operand) in self.operands.iter().enumerate() {
-            for (member, score) in operand.iter().flat_map(Operand::iter) {
+            for (member, score) in operand.iter().flat_map(|operand| operand.iter()) {
                 let score = self.weighted(index, score);
                 scores
-                    .entry(member.to_vec())
+                    .entry(member.canonical())
                     .and_modify(|other| *other = self.aggregate.of(*other, score))
                     .or_insert(score);
             }
@@ -140,61 +173,45 @@ impl Query {
         scores.into_iter().collect()
     }
 
-    fn intersection(&self, limit: usize) -> Vec<(Vec<u8>, f64)> {
-        let Some(operands) = self.operands.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else {
+    fn intersection(&self, limit: usize) -> Pairs<'v> {
+        let Some(operands) = self.operands.iter().copied().collect::<Option<Vec<_>>>() else {
             return Vec::new();
         };
-        let Some(smallest) = (0..operands.len()).min_by_key(|index| operands[*index].len()) else {
+        let Some(smallest) = operands.iter().min_by_key(|operand| operand.len()) else {
             return Vec::new();
         };
-        let mut result = Vec::new();
-        for (member, _) in operands[smallest].iter() {
-            let mut buffer = NumBuf::new();
-            let name = member.to_bytes(&mut buffer);
+        let asked: Vec<Asked<'_>> =
+            operands.iter().map(|operand| Asked::new(*operand, smallest.len())).collect();
+        let total = |member| {
             let mut total: Option<f64> = None;
-            let everywhere = operands.iter().enumerate().all(|(index, operand)| {
-                let Some(score) = operand.score(name) else { return false };
-                let score = self.weighted(index, score);
+            for (index, operand) in asked.iter().enumerate() {
+                let score = self.weighted(index, operand.score(member)?);
                 total = Some(total.map_or(score, |other| self.aggregate.of(other, score)));
-                true
-            });
-            if let (true, Some(score)) = (everywhere, total) {
-                result.push((name.to_vec(), score));
-                if result.len() >= limit {
-                    break;
-                }
             }
-        }
-        result
+            total
+        };
+        smallest.iter().filter_map(|(member, _)| Some((member, total(member)?))).take(limit).collect()
     }
 
-    fn difference(&self) -> Vec<(Vec<u8>, f64)> {
+    fn difference(&self) -> Pairs<'v> {
         let Some((Some(first), others)) = self.operands.split_first() else { return Vec::new() };
-        let members = first.iter().map(|(member, score)| (member.to_vec(), score));
-        members
-            .filter(|(member, _)| !others.iter().flatten().any(|set| set.score(member).is_some()))
-            .collect()
+        let others: Vec<Asked<'_>> =
+            others.iter().flatten().map(|other| Asked::new(*other, first.len())).collect();
+        let is_left = |member| !others.iter().any(|other| other.score(member).is_some());
+        first.iter().filter(|(member, _)| is_left(*member)).collect()
     }
 }
 
-fn operands(view: &mut View<'_>, keys: Args<'_>) -> Result<Vec<Option<Operand>>, ReplyError> {
-    keys.iter()
-        .map(|key| match view.read(key) {
-            None => Ok(None),
-            Some(ValueRef::SortedSet(set)) => Ok(Some(Operand::Sorted(set.clone()))),
-            Some(ValueRef::Set(set)) => Ok(Some(Operand::Plain(set.clone()))),
-            Some(_) => Err(ReplyError::WRONG_TYPE),
-        })
-        .collect()
-}
-
-fn collect(view: &View<'_>, pairs: Vec<(Vec<u8>, f64)>) -> SortedSet {
-    let limits = limits(view);
-    let mut result = SortedSet::default();
-    for (member, score) in pairs {
-        result.insert(&member, score, &limits);
+fn operands<'v>(view: &'v mut View<'_>, keys: Args<'_>) -> Result<Vec<Option<Operand<'v>>>, ReplyError> {
+    fn operand(value: ValueRef<'_>) -> Option<Operand<'_>> {
+        match value {
+            ValueRef::SortedSet(set) => Some(Operand::Sorted(set)),
+            ValueRef::Set(set) => Some(Operand::Plain(set)),
+            _ => None,
+        }
     }
-    result
+    let values = view.read_all(keys.iter(), |value| operand(value).is_some())?;
+    Ok(values.into_iter().map(|value| value.and_then(operand)).collect())
 }
 
 /// Puts a result at a key, or removes the key if the result is empty.
@@ -214,15 +231,10 @@ pub(super) fn store(
     Ok(())
 }
 
-fn write(
-    view: &View<'_>,
-    pairs: Vec<(Vec<u8>, f64)>,
-    with_scores: bool,
-    reply: &mut Reply<'_>,
-) -> CommandResult {
-    let result = collect(view, pairs);
-    write_header(reply, result.len(), with_scores);
-    for (member, score) in result.iter(0, false) {
+fn write(mut pairs: Pairs<'_>, with_scores: bool, reply: &mut Reply<'_>) -> CommandResult {
+    sort_pairs(&mut pairs);
+    write_header(reply, pairs.len(), with_scores);
+    for (member, score) in pairs {
         write_pair(reply, member, score, with_scores);
     }
     Ok(())
@@ -233,23 +245,25 @@ const STORES: Takes = Takes { weights: true, scores: false };
 
 pub(super) fn zunion(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let query = Query::parse(view, args, 1, "zunion", READS)?;
-    write(view, query.union(), query.with_scores, reply)
+    write(query.union(), query.with_scores, reply)
 }
 
 pub(super) fn zunionstore(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let limits = limits(view);
     let query = Query::parse(view, args, 2, "zunionstore", STORES)?;
-    let result = collect(view, query.union());
+    let result = SortedSet::of_distinct(query.union(), &limits);
     store(view, args.at(1), result, "zunionstore", reply)
 }
 
 pub(super) fn zinter(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let query = Query::parse(view, args, 1, "zinter", READS)?;
-    write(view, query.intersection(usize::MAX), query.with_scores, reply)
+    write(query.intersection(usize::MAX), query.with_scores, reply)
 }
 
 pub(super) fn zinterstore(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let limits = limits(view);
     let query = Query::parse(view, args, 2, "zinterstore", STORES)?;
-    let result = collect(view, query.intersection(usize::MAX));
+    let result = SortedSet::of_distinct(query.intersection(usize::MAX), &limits);
     store(view, args.at(1), result, "zinterstore", reply)
 }
 
@@ -280,11 +294,12 @@ pub(super) fn zintercard(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<
 
 pub(super) fn zdiff(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let query = Query::parse(view, args, 1, "zdiff", Takes { weights: false, scores: true })?;
-    write(view, query.difference(), query.with_scores, reply)
+    write(query.difference(), query.with_scores, reply)
 }
 
 pub(super) fn zdiffstore(view: &mut View<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let limits = limits(view);
     let query = Query::parse(view, args, 2, "zdiffstore", Takes { weights: false, scores: false })?;
-    let result = collect(view, query.difference());
+    let result = SortedSet::of_distinct(query.difference(), &limits);
     store(view, args.at(1), result, "zdiffstore", reply)
 }

@@ -195,8 +195,11 @@ pub(super) fn xreadgroup(
             let gives = match from {
                 From::New => {
                     let given = stream.group(group).map_or(StreamId::MAX, |group| group.last_id);
-                    let has_some =
-                        given.next().is_some_and(|from| stream.range(from, StreamId::MAX).next().is_some());
+                    // Mostly there is nothing, and no entry need be looked at to tell.
+                    let has_some = stream.last_id > given
+                        && given
+                            .next()
+                            .is_some_and(|from| stream.range(from, StreamId::MAX).next().is_some());
                     has_some.then(|| give_new(stream, &request, key, (group, consumer), now_ms, reply))
                 }
                 From::Behind(id) => {

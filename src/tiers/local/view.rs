@@ -348,6 +348,28 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The values at several keys, each read as [`View::read`] does, all to be looked at together.
+    ///
+    /// # Errors
+    /// `WRONGTYPE` at the first that does not fit.
+    pub fn read_all<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k [u8]> + Clone,
+        fits: impl Fn(ValueRef<'_>) -> bool,
+    ) -> Result<Vec<Option<ValueRef<'_>>>, ReplyError> {
+        for key in keys.clone() {
+            if self.read(key).is_some_and(|value| !fits(value)) {
+                return Err(ReplyError::WRONG_TYPE);
+            }
+        }
+        let found = |key| {
+            let hash = self.hash(key);
+            let entry = self.held(hash)?.databases[self.db].find(hash, key);
+            entry.map(Entry::value)
+        };
+        Ok(keys.map(found).collect())
+    }
+
     /// Records that a key changed: the one place that tells everybody who must know.
     #[inline]
     pub(super) fn record(&mut self, hash: u64, key: &[u8], event: Event) {

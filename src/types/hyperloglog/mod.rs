@@ -225,9 +225,7 @@ pub fn count(bytes: &[u8]) -> Result<u64, Invalid> {
 
 /// The estimated number of elements of decoded registers, as of a union.
 pub fn estimate(registers: &Registers) -> u64 {
-    let mut histogram = Histogram::default();
-    registers.iter().for_each(|value| histogram.add(*value, 1));
-    cardinality(&histogram)
+    cardinality(&Histogram::of(&registers[..]))
 }
 
 /// The runs of a sparse one in words: `Z:` and `z:` for zeros in two bytes or one with their number, `v:` for a

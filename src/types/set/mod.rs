@@ -1,12 +1,13 @@
 //! The set type: sorted integers, a listpack, or a hash table, by what it holds.
 
+pub mod algebra;
 mod intset;
 
 use intset::IntSet;
 
 use super::compact::Compact;
 use super::hasher::hash_bytes;
-use super::listpack::{Item, Listpack};
+use super::listpack::{Item, Listpack, NumBuf};
 use super::prefetch::Part;
 use super::table::{Element, Table};
 
@@ -56,6 +57,36 @@ impl std::fmt::Debug for Set {
 }
 
 impl Set {
+    /// A set of members that are all different, without a look for each among those before it.
+    pub fn of_distinct(members: &[Item<'_>], limits: &Limits) -> Self {
+        let integers = members.iter().map(|member| match member.canonical() {
+            Item::Int(value) => Some(value),
+            Item::Bytes(_) => None,
+        });
+        if members.len() <= limits.integers.min(1 << 30)
+            && let Some(mut integers) = integers.collect::<Option<Vec<_>>>()
+        {
+            // In order, each goes to the end.
+            integers.sort_unstable();
+            let mut set = IntSet::new();
+            for value in integers {
+                set.insert(value);
+            }
+            return Self(Form::Integers(set));
+        }
+        if members.len() <= limits.entries && members.iter().all(|member| member.text_len() <= limits.value) {
+            let mut pack = Listpack::new();
+            members.iter().for_each(|member| pack.push_back_item(member.canonical()));
+            return Self(Form::Packed(pack));
+        }
+        let mut table = Table::with_capacity(members.len());
+        for member in members {
+            let member = Compact::new(member.to_bytes(&mut NumBuf::new()));
+            table.insert_unique(member.hash(), member);
+        }
+        Self(Form::Table(Box::new(table)))
+    }
+
     /// How many members there are.
     #[inline]
     pub fn len(&self) -> usize {
@@ -77,6 +108,11 @@ impl Set {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a look for a member goes through all of them.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.0, Form::Packed(_))
     }
 
     /// The listpack that it is, if it is one.

@@ -228,6 +228,30 @@ impl SortedSet {
         }
     }
 
+    /// Whether a look for a member goes through all of them.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.0, Form::Packed(_))
+    }
+
+    /// A set of members that are all different, without a look for each among those before it.
+    pub fn of_distinct(mut pairs: Vec<(Item<'_>, f64)>, limits: &Limits) -> Self {
+        sort_pairs(&mut pairs);
+        if pairs.len() <= limits.entries && pairs.iter().all(|(member, _)| member.text_len() <= limits.value)
+        {
+            let mut pack = Listpack::new();
+            for (member, score) in pairs {
+                pack.push_back_item(member.canonical());
+                pack.push_back_item(score_item(score, &mut FloatBuf::new()));
+            }
+            return Self(Form::Packed(pack));
+        }
+        let mut full = Full::with_capacity(pairs.len());
+        for (member, score) in pairs {
+            full.add(member.to_bytes(&mut NumBuf::new()), score);
+        }
+        Self(Form::Full(Box::new(full)))
+    }
+
     /// A member's score.
     #[inline]
     pub fn score(&self, member: &[u8]) -> Option<f64> {
@@ -473,6 +497,18 @@ impl SortedSet {
             Form::Packed(_) | Form::Log(_) => unreachable!("just converted"),
         }
     }
+}
+
+/// Puts members with scores in the order that they have in a sorted set.
+pub fn sort_pairs(pairs: &mut [(Item<'_>, f64)]) {
+    pairs.sort_unstable_by(|(member, score), (other, other_score)| {
+        let texts = || {
+            let (mut first, mut second) = (NumBuf::new(), NumBuf::new());
+            member.to_bytes(&mut first).cmp(other.to_bytes(&mut second))
+        };
+        // A score is never NaN.
+        score.partial_cmp(other_score).unwrap_or(std::cmp::Ordering::Equal).then_with(texts)
+    });
 }
 
 fn packed_pair(pack: &Listpack, pos: Pos) -> (Item<'_>, f64) {

@@ -242,7 +242,7 @@ impl Stream {
 
     /// Removes the entries that are not to be kept; how many those were.
     pub fn trim(&mut self, trim: &Trim) -> u64 {
-        let mut removed = 0;
+        let (mut removed, mut first_kept) = (0, None);
         while let Some(mut place) = self.nodes.first_entry() {
             let (first, node) = (*place.key(), place.get_mut());
             let live = node.live();
@@ -263,7 +263,7 @@ impl Stream {
             }
             if !trim.is_approximate {
                 let mut left = self.len;
-                let gone = node.delete_while(first, |id| match trim.keep {
+                let (gone, kept) = node.delete_while(first, |id| match trim.keep {
                     Keep::Last(len) if left <= len => false,
                     Keep::Last(_) => {
                         left -= 1;
@@ -273,11 +273,14 @@ impl Stream {
                 });
                 self.len -= gone;
                 removed += gone;
+                first_kept = kept;
             }
             break;
         }
-        if removed > 0 {
-            self.find_first();
+        match first_kept {
+            _ if removed == 0 => {}
+            Some(first) => self.first_id = first,
+            None => self.find_first(),
         }
         removed
     }

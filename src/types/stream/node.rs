@@ -6,6 +6,8 @@
 //! flags | ms - first's | seq - first's | fields n | n names with values | elements before this
 //! ```
 
+use smallvec::SmallVec;
+
 use super::id::StreamId;
 use crate::types::listpack::{Item, Listpack, Pos};
 
@@ -231,15 +233,33 @@ impl Node {
         self.with_deleted(first).last().map_or(first, |entry| entry.id)
     }
 
-    /// Deletes the entries from the first on for as long as `is_wanted` says; how many those were.
+    /// Deletes the entries from the first on for as long as `is_wanted` says; how many those were, and which is the first now.
     pub(super) fn delete_while(
         &mut self,
         first: StreamId,
         mut is_wanted: impl FnMut(StreamId) -> bool,
-    ) -> u64 {
-        let ids: Vec<StreamId> =
-            self.entries(first).map(|entry| entry.id).take_while(|id| is_wanted(*id)).collect();
-        ids.iter().filter(|id| self.delete(first, **id)).count() as u64
+    ) -> (u64, Option<StreamId>) {
+        let mut marks: SmallVec<[(Pos, bool); 4]> = SmallVec::new();
+        let mut kept = None;
+        for entry in self.entries(first) {
+            if !is_wanted(entry.id) {
+                kept = Some(entry.id);
+                break;
+            }
+            marks.push((entry.flags, entry.has_names));
+        }
+        for (flags, has_names) in &marks {
+            self.mark_deleted(*flags, *has_names);
+        }
+        let gone = marks.len() as i64;
+        self.count(-gone, gone);
+        (gone as u64, kept)
+    }
+
+    /// Marks an entry as deleted. The mark is as long as what was there, so no other entry moves.
+    fn mark_deleted(&mut self, flags: Pos, has_names: bool) {
+        let same = if has_names { 0 } else { SAME_NAMES };
+        self.0.replace_item(flags, Item::Int(DELETED | same));
     }
 
     /// Deletes an entry; says whether there was one.
@@ -250,8 +270,7 @@ impl Node {
         else {
             return false;
         };
-        let same = if has_names { 0 } else { SAME_NAMES };
-        self.0.replace_item(flags, Item::Int(DELETED | same));
+        self.mark_deleted(flags, has_names);
         self.count(-1, 1);
         true
     }
