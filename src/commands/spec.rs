@@ -201,6 +201,7 @@ pub enum Group {
     HyperLogLog,
     Geo,
     Connection,
+    Cluster,
     Server,
     Transactions,
     Scripting,

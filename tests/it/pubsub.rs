@@ -68,7 +68,7 @@ fn messages_and_replies_are_those_of_redis() {
 fn keyspace_notifications_are_those_of_redis() {
     compare(
         &["CONFIG SET notify-keyspace-events KEA"],
-        "a PSUBSCRIBE __key*__:*|b SET k v|b SET k w EX 100|b GETSET k x|b GETDEL k|b GETDEL k|b SETEX k 10 v|b PSETEX k 10000 v|b SETNX k v|b SETNX n v\
+        "a PSUBSCRIBE __key*__:*|b SET k v|b SET k w EX 100|b GETSET k x|b GETDEL k|b GETDEL k|b SETEX k 1000 v|b PSETEX k 1000000 v|b SETNX k v|b SETNX n v\
         |b MSET a 1 b 2|b MSETNX a 1 c 2|b MSETNX c 1 d 2|b APPEND a x|b INCR b|b INCRBYFLOAT b 1.5|b SETRANGE a 2 z|b SETRANGE new 0 \
         |b GETEX a EX 100|b GETEX a PERSIST|b GETEX a|b EXPIRE a 100|b PERSIST a|b PERSIST a|b EXPIRE a -1|b PEXPIREAT b 1|b DEL a b c|b UNLINK d n k\
         |b SETBIT bits 3 1|b BITOP NOT other bits|b BITOP AND other none none2|b BITFIELD bits SET u8 0 7|b BITFIELD bits GET u8 0|b PFADD h a b|b PFADD h a|b PFADD h2 c|b PFMERGE h h2\
@@ -77,9 +77,9 @@ fn keyspace_notifications_are_those_of_redis() {
         |b HSET h3 f 1 g 2|b HSETNX h3 f 1|b HSETNX h3 i 1|b HINCRBY h3 f 1|b HINCRBYFLOAT h3 f 1.5|b HDEL h3 f|b HDEL h3 f|b HDEL h3 g i|b HMSET h4 a 1\
         |b ZADD z 1 a 2 b|b ZADD z 1 a|b ZADD z XX 1 q|b ZADD z INCR 3 a|b ZINCRBY z 1 a|b ZREM z q|b ZREM z a|b ZPOPMIN z|b ZADD z 1 a 2 b 3 c 4 d|b ZPOPMAX z 2|b ZREMRANGEBYSCORE z 9 10|b ZREMRANGEBYRANK z 0 0|b ZREMRANGEBYLEX z - +\
         |b ZADD z 1 a 2 b|b ZUNIONSTORE y 1 z|b ZINTERSTORE y 2 z none|b ZDIFFSTORE y 1 z|b ZRANGESTORE x z 0 0|b ZRANGESTORE x z 9 9|b ZMPOP 1 z MIN COUNT 9|b GEOADD geo 1 1 p|b GEOADD geo 1 1 p|b GEOSEARCHSTORE g2 geo FROMMEMBER p BYRADIUS 1 m\
-        |b RENAME geo geo2|b RENAMENX geo2 g2|b RENAMENX geo2 g3|b COPY g3 g4|b COPY g3 g4 REPLACE|b MOVE g3 1|b RPUSH list 3 1 2|b SORT list STORE sorted|b SORT none STORE sorted|b EXPIRE list 100|b EXPIRE list 50 GT|b EXPIREAT list 1\
+        |b RENAME geo geo2|b RENAMENX geo2 g2|b RENAMENX geo2 g3|b COPY g3 g4|b COPY g3 g4 REPLACE|b MOVE g3 1|b RPUSH list 3 1 2|b SORT list STORE sorted|b SORT none STORE sorted|b EXPIRE list 1000|b EXPIRE list 500 GT|b EXPIREAT list 1\
         |b MULTI|b SET tx 1|b INCR tx|b EXEC|a SUBSCRIBE x|b MULTI|b SET tx 1|b PUBLISH x between|b INCR tx|b EXEC|a UNSUBSCRIBE x|b EVAL return~redis.call('set',KEYS[1],'1') 1 k|b SWAPDB 0 1|b SWAPDB 0 1|b FLUSHDB\
-        |b SET k v PX 1|b TOUCH k|b SELECT 2|b SET k v|b CONFIG SET notify-keyspace-events El|b SET k w|b RPUSH q 1|b CONFIG SET notify-keyspace-events K$|b SET k x|b CONFIG SET notify-keyspace-events AE|b RPUSH q 2\
+        |b MULTI|b SET k v PXAT 1|b TOUCH k|b EXEC|b SELECT 2|b SET k v|b CONFIG SET notify-keyspace-events El|b SET k w|b RPUSH q 1|b CONFIG SET notify-keyspace-events K$|b SET k x|b CONFIG SET notify-keyspace-events AE|b RPUSH q 2\
         |b CONFIG GET notify-keyspace-events|b CONFIG SET notify-keyspace-events ~|b CONFIG SET notify-keyspace-events KEn|b SET fresh v|b SET fresh v|b RPUSH fresh2 1|b CONFIG SET notify-keyspace-events KEAm|b GET nothing|b GET fresh",
     );
 }

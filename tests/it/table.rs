@@ -141,6 +141,39 @@ fn lists_are_filtered_and_key_flags_follow_the_arguments() {
     }
 }
 
+/// `MODULE HELP` is in our own words, and `WAITAOF` is of 7.2.
+#[test]
+fn what_a_server_by_itself_lacks_is_said_as_redis_says_it() {
+    let (ours, theirs) = (Server::anteroom(&[]), Server::redis());
+    let (mut ours, mut theirs) = (ours.client(), theirs.client());
+    for command in [
+        "READONLY",
+        "READWRITE",
+        "ASKING",
+        "READONLY x",
+        "CLUSTER",
+        "CLUSTER INFO",
+        "CLUSTER SLOTS",
+        "cluster shards",
+        "MODULE",
+        "MODULE LIST",
+        "MODULE LIST x",
+        "MODULE nothing",
+    ] {
+        assert_eq!(ours.run(command), theirs.run(command), "{command}");
+    }
+    for (command, expected) in [
+        ("WAITAOF 0 0 0", "*2\r\n:0\r\n:0\r\n"),
+        ("WAITAOF 1 0 0", "-ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.\r\n"),
+        ("WAITAOF 2 0 0", "-ERR value is out of range, value must between 0 and 1\r\n"),
+        ("WAITAOF x 0 0", "-ERR value is not an integer or out of range\r\n"),
+        ("WAITAOF 0 -1 0", "-ERR value is out of range, must be positive\r\n"),
+        ("WAITAOF 0 0 -1", "-ERR timeout is negative\r\n"),
+    ] {
+        assert_eq!(ours.run(command), expected, "{command}");
+    }
+}
+
 /// A reply, shown as the lines of `commands-7.2.6.txt` are.
 #[derive(Clone)]
 enum Tree {

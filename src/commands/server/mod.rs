@@ -1,5 +1,6 @@
 //! The server itself: settings, statistics, clients, the command table, and tools for those who look after it.
 
+mod absent;
 mod client;
 pub mod client_list;
 mod command;
@@ -60,6 +61,12 @@ pub const COMMANDS: &[CommandSpec] = &[
         "",
     ),
     command::COMMAND,
+    absent::CLUSTER,
+    absent::READONLY,
+    absent::READWRITE,
+    absent::ASKING,
+    absent::MODULE,
+    absent::WAITAOF,
     info::INFO,
     persistence::SAVE,
     persistence::BGSAVE,
