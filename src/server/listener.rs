@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::inherited::Inherited;
 use super::stream::Accepted;
-use super::tls;
+use super::tls::Certificates;
 use super::workers::{Dealt, Workers};
 use crate::clients::Origin;
 use crate::clock;
@@ -25,7 +25,7 @@ use crate::instance::Instance;
 pub struct Listeners {
     tcp: Vec<TcpListener>,
     tls: Vec<TcpListener>,
-    acceptor: Option<TlsAcceptor>,
+    certificates: Option<Certificates>,
     unix: Vec<UnixSocket>,
 }
 
@@ -54,9 +54,10 @@ impl Listeners {
             let path = listener.local_addr()?.as_pathname().map_or_else(PathBuf::new, Path::to_owned);
             Ok(UnixSocket { listener: UnixListener::from_std(listener)?, path, is_ours: false })
         };
-        let acceptor = (!sockets.tls.is_empty()).then(|| tls::acceptor(&instance.settings)).transpose()?;
+        let certificates =
+            (!sockets.tls.is_empty()).then(|| Certificates::read(&instance.settings)).transpose()?;
         let unix = sockets.unix.into_iter().map(unix).collect::<io::Result<_>>()?;
-        Ok(Self { tcp: tcp(sockets.tcp)?, tls: tcp(sockets.tls)?, acceptor, unix })
+        Ok(Self { tcp: tcp(sockets.tcp)?, tls: tcp(sockets.tls)?, certificates, unix })
     }
 
     fn configured(instance: &Instance) -> anyhow::Result<Self> {
@@ -70,7 +71,7 @@ impl Listeners {
             listeners.collect::<anyhow::Result<Vec<_>>>()
         };
         let tls_port = instance.settings.int(Id::TlsPort) as u16;
-        let acceptor = (tls_port != 0).then(|| tls::acceptor(&instance.settings)).transpose()?;
+        let certificates = (tls_port != 0).then(|| Certificates::read(&instance.settings)).transpose()?;
         let (tcp, tls) = (listen_at(config.port)?, listen_at(tls_port)?);
         let unix = match &config.unixsocket {
             Some(path) => {
@@ -84,7 +85,7 @@ impl Listeners {
             !tcp.is_empty() || !tls.is_empty() || !unix.is_empty(),
             "neither a port nor a Unix socket to listen on"
         );
-        Ok(Self { tcp, tls, acceptor, unix })
+        Ok(Self { tcp, tls, certificates, unix })
     }
 
     /// The addresses listened on, for the log.
@@ -102,7 +103,7 @@ impl Listeners {
         let mut acceptor = None;
         let accepted = tokio::select! {
             accepted = first(tls) => {
-                acceptor.clone_from(&self.acceptor);
+                acceptor = self.certificates.as_ref().map(Certificates::acceptor);
                 accepted.map(|(stream, peer)| from_tcp(stream, peer, instance))
             }
             accepted = first(tcp) => accepted.map(|(stream, peer)| from_tcp(stream, peer, instance)),

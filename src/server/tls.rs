@@ -2,37 +2,101 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::clock;
 use crate::config::{Id, Settings};
+use crate::tiers::certificates;
 
 /// Who has not agreed on keys after this time is let go.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// What makes TLS of a connection, by the settings.
-///
-/// # Errors
-/// Which file is missing or cannot be used.
-pub(super) fn acceptor(settings: &Settings) -> anyhow::Result<TlsAcceptor> {
+/// How often it is looked whether the files have changed, at most, and only if somebody comes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What makes TLS of connections: by the files that the settings name, and by those that take their place while it runs.
+pub(super) struct Certificates {
+    settings: Arc<Settings>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    acceptor: TlsAcceptor,
+    /// What the files were like when they were last read.
+    stamps: [Stamp; 3],
+    looked: Instant,
+}
+
+/// What tells that a file is another than it was: when it was written, its length, which it is. Nothing, if it is not there.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+impl Certificates {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Which of them is missing or cannot be used.
+    pub(super) fn read(settings: &Arc<Settings>) -> anyhow::Result<Self> {
+        // Before they are read: what changes meanwhile is seen the next time.
+        let stamps = stamps(settings);
+        let current = Current { acceptor: acceptor(settings)?, stamps, looked: clock::monotonic() };
+        Ok(Self { settings: settings.clone(), current: Mutex::new(current) })
+    }
+
+    /// For a connection that has come. Files that have changed and cannot be used are said in the log, and those before them
+    /// stay: a certificate and its key are seldom replaced at once.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        let mut current = self.current.lock();
+        let now = clock::monotonic();
+        if now - current.looked >= LOOK {
+            current.looked = now;
+            let stamps = stamps(&self.settings);
+            if stamps != current.stamps {
+                current.stamps = stamps;
+                match acceptor(&self.settings) {
+                    Ok(acceptor) => {
+                        current.acceptor = acceptor;
+                        tracing::info!("the certificates have changed: new connections get the new ones");
+                    }
+                    Err(error) => {
+                        tracing::warn!("the certificates have changed, and those before stay: {error:#}");
+                    }
+                }
+            }
+        }
+        current.acceptor.clone()
+    }
+}
+
+fn stamps(settings: &Settings) -> [Stamp; 3] {
+    [Id::TlsCertFile, Id::TlsKeyFile, Id::TlsCaCertFile].map(|file| {
+        let metadata = std::fs::metadata(&*settings.text(file)).ok()?;
+        Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+    })
+}
+
+fn acceptor(settings: &Settings) -> anyhow::Result<TlsAcceptor> {
     let (certificate, key) = (settings.text(Id::TlsCertFile), settings.text(Id::TlsKeyFile));
     if certificate.is_empty() || key.is_empty() {
         bail!("tls-port is set: tls-cert-file and tls-key-file must be too");
     }
-    let chain = certificates(&certificate)?;
+    let chain = certificates::read(Path::new(&*certificate));
+    let chain = chain.with_context(|| format!("tls-cert-file {certificate}"))?;
     let key = PrivateKeyDer::from_pem_file(&*key).with_context(|| format!("tls-key-file {key}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
@@ -46,10 +110,8 @@ pub(super) fn acceptor(settings: &Settings) -> anyhow::Result<TlsAcceptor> {
              set it, or tls-auth-clients to no"
         ),
         asks => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(&authority)? {
-                roots.add(certificate).with_context(|| format!("tls-ca-cert-file {authority}"))?;
-            }
+            let roots = certificates::roots(Some(Path::new(&*authority)));
+            let roots = roots.with_context(|| format!("tls-ca-cert-file {authority}"))?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier = if asks == 1 { verifier } else { verifier.allow_unauthenticated() };
             builder.with_client_cert_verifier(verifier.build()?)
@@ -58,14 +120,6 @@ pub(super) fn acceptor(settings: &Settings) -> anyhow::Result<TlsAcceptor> {
     let config =
         builder.with_single_cert(chain, key).with_context(|| format!("tls-cert-file {certificate}"))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn certificates(path: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let read =
-        CertificateDer::pem_file_iter(Path::new(path)).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = read.with_context(|| format!("cannot read the certificates in {path}"))?;
-    anyhow::ensure!(!found.is_empty(), "there is no certificate in {path}");
-    Ok(found)
 }
 
 /// A connection that speaks TLS. What was written may lie encrypted here until the socket takes it: whoever reads or waits

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::database::wait_for;
 use crate::harness::{Server, free_port};
 use crate::upstream::tls::Identity;
 
@@ -137,8 +138,8 @@ fn what_is_missing_is_said_at_the_start() {
     for (lines, expected) in [
         (String::new(), "tls-cert-file and tls-key-file must be too"),
         (certificate.clone() + "tls-key-file = \"/nowhere\"\n", "tls-key-file /nowhere"),
-        (format!("tls-cert-file = \"/nowhere\"\n{key}"), "cannot read the certificates in /nowhere"),
-        (format!("tls-cert-file = \"{}\"\n{key}", identity.key), "there is no certificate in"),
+        (format!("tls-cert-file = \"/nowhere\"\n{key}"), "tls-cert-file /nowhere: "),
+        (format!("tls-cert-file = \"{}\"\n{key}", identity.key), "holds no certificate"),
         (certificate + &key, "tls-ca-cert-file does not say who vouches for them"),
     ] {
         let text = format!("[server]\nport = 0\ntls-port = {}\ndir = \"{dir}\"\n{lines}", free_port());
@@ -149,4 +150,29 @@ fn what_is_missing_is_said_at_the_start() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(expected), "{lines}: {said}");
     }
+}
+
+/// As a certificate is replaced that has expired: one file, then the other.
+#[test]
+fn certificates_that_take_the_place_of_others_are_used_from_then_on() {
+    let (identity, next) = (Identity::new(), Identity::new());
+    let (_server, port) = start(&identity, &[]);
+    let ping = |identity: &Identity| {
+        let mut stream = connect(port, identity);
+        let mut reply = [0; 7];
+        stream.write_all(b"PING\r\n").and_then(|()| stream.read_exact(&mut reply)).map(|()| reply)
+    };
+    assert_eq!(ping(&identity).unwrap(), *b"+PONG\r\n");
+    let mut before = connect(port, &identity);
+    before.write_all(b"PING\r\n").unwrap();
+    before.read_exact(&mut [0; 7]).unwrap();
+    std::fs::copy(&next.certificate, &identity.certificate).unwrap();
+    // It does not go with the key that is there: the old one is shown, which whoever trusts the new one alone refuses.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert!(ping(&next).is_err());
+    std::fs::copy(&next.key, &identity.key).unwrap();
+    wait_for(|| ping(&next).is_ok());
+    // Who is connected is not disturbed.
+    before.write_all(b"PING\r\n").unwrap();
+    before.read_exact(&mut [0; 7]).unwrap();
 }

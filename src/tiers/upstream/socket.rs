@@ -1,13 +1,13 @@
 //! The socket to upstream: TCP, or TLS over it. Certificates and names are always verified.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 use super::master::Master;
 use super::sentinel;
 use crate::config::upstream::UpstreamConfig;
+use crate::tiers::certificates;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -49,22 +50,11 @@ impl Dialer {
         if !config.endpoint.tls {
             return Ok(Self { tls: None, master });
         }
-        let mut roots = RootCertStore::empty();
-        match &config.tls_ca_cert_file {
-            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-            Some(path) => {
-                let fault = |why: &dyn std::fmt::Display| {
-                    io::Error::other(format!("upstream.tls-ca-cert-file: {}: {why}", path.display()))
-                };
-                for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fault(&error))? {
-                    let certificate = certificate.map_err(|error| fault(&error))?;
-                    roots.add(certificate).map_err(|error| fault(&error))?;
-                }
-                if roots.is_empty() {
-                    return Err(fault(&"holds no certificate"));
-                }
-            }
-        }
+        let file = config.tls_ca_cert_file.as_deref();
+        let roots = certificates::roots(file).map_err(|error| {
+            let path = file.unwrap_or(Path::new("")).display();
+            io::Error::other(format!("upstream.tls-ca-cert-file: {path}: {error}"))
+        })?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -11,14 +11,16 @@
 //!
 //! `sslrootcert=FILE` (PEM) takes the place of the public authorities.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::tiers::certificates;
 
 /// What of a server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,19 +36,8 @@ pub(super) enum Verify {
 /// A configuration for connections.
 pub(super) fn config(verify: Verify, root_file: Option<&str>) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = root_file {
-        let fault = |why: &dyn std::fmt::Display| format!("sslrootcert: {path}: {why}");
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fault(&error))? {
-            let certificate = certificate.map_err(|error| fault(&error))?;
-            roots.add(certificate).map_err(|error| fault(&error))?;
-        }
-        if roots.is_empty() {
-            return Err(fault(&"holds no certificate"));
-        }
-    } else {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
+    let roots = certificates::roots(root_file.map(Path::new))
+        .map_err(|error| format!("sslrootcert: {}: {error}", root_file.unwrap_or_default()))?;
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
