@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::Set;
-use crate::types::listpack::{Item, NumBuf};
+use crate::types::listpack::Item;
 
 /// Whether an index of a listpack of so many members is worth its making, if it is asked so many times.
 pub fn is_worth_an_index(members: usize, questions: usize) -> bool {
@@ -32,7 +32,7 @@ impl<'a> Asked<'a> {
     fn contains(&self, member: Item<'_>) -> bool {
         match self {
             Self::Index(index) => index.contains(&member.canonical()),
-            Self::Set(set) => set.contains(member.to_bytes(&mut NumBuf::new())),
+            Self::Set(set) => set.contains_item(member),
         }
     }
 }

@@ -34,16 +34,18 @@ impl IntSet {
 
     /// How many members there are.
     pub fn len(&self) -> usize {
-        (self.0.len() - PREFIX) / self.width()
+        // A width is a power of two, which the compiler cannot know.
+        (self.0.len() - PREFIX) >> self.width().trailing_zeros()
     }
 
     /// The member at an index, in ascending order.
     pub fn get(&self, index: usize) -> i64 {
-        let width = self.width();
-        let mut bytes = [0; 8];
-        bytes[..width].copy_from_slice(&self.0[PREFIX + index * width..][..width]);
-        let unused = 64 - 8 * width as u32;
-        i64::from_le_bytes(bytes) << unused >> unused
+        let members = &self.0[PREFIX..];
+        match self.width() {
+            2 => i16::from_le_bytes(members.as_chunks().0[index]).into(),
+            4 => i32::from_le_bytes(members.as_chunks().0[index]).into(),
+            _ => i64::from_le_bytes(members.as_chunks().0[index]),
+        }
     }
 
     /// Where a value is, or where it would be.

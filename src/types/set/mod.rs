@@ -159,6 +159,15 @@ impl Set {
         }
     }
 
+    /// The same for a member of another set; integers are not spelt out to be looked for among integers.
+    fn contains_item(&self, member: Item<'_>) -> bool {
+        match (&self.0, member.canonical()) {
+            (Form::Integers(integers), Item::Int(value)) => integers.contains(value),
+            (Form::Integers(_), Item::Bytes(_)) => false,
+            _ => self.contains(member.to_bytes(&mut NumBuf::new())),
+        }
+    }
+
     /// Adds a member; says whether it is new.
     pub fn insert(&mut self, member: &[u8], limits: &Limits) -> bool {
         match &mut self.0 {
