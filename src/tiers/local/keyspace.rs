@@ -43,7 +43,8 @@ pub type KeyspaceCounters = ShardCounters;
 impl Keyspace {
     /// An empty keyspace.
     pub fn new(databases: usize, settings: Arc<Settings>) -> Self {
-        let shards = (0..SHARDS).map(|_| CachePadded::new(Mutex::new(Shard::new(databases)))).collect();
+        let shard = || CachePadded::new(Mutex::new(Shard::new(databases, settings.maxmemory_policy())));
+        let shards = (0..SHARDS).map(|_| shard()).collect();
         let (holders, mirror) = (AtomicUsize::new(0), OnceLock::new());
         let (listener, listening, eviction) =
             (OnceLock::new(), AtomicUsize::new(0), EvictionState::default());

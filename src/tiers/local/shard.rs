@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::observers::Observers;
+use crate::config::Policy;
 use crate::types::equality::same_bytes;
 use crate::types::s3fifo::S3Fifo;
 use crate::types::table::Table;
@@ -49,10 +50,12 @@ pub struct ShardCounters {
 }
 
 impl Shard {
-    /// An empty shard.
-    pub(super) fn new(databases: usize) -> Self {
+    /// An empty shard, with queues for `allkeys-s3fifo` if that is the policy.
+    pub(super) fn new(databases: usize, policy: Policy) -> Self {
+        let queues = || (policy == Policy::AllkeysS3fifo).then(Box::default);
+        let database = || Database { queues: queues(), ..Database::default() };
         Self {
-            databases: (0..databases).map(|_| Database::default()).collect(),
+            databases: (0..databases).map(|_| database()).collect(),
             observers: None,
             counters: ShardCounters::default(),
             snapshots: 0,
