@@ -3,7 +3,7 @@
 //! Only the owning thread writes its counters; readers sum over all threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -115,6 +115,12 @@ pub struct Telemetry {
     pub rejected_connections: AtomicU64,
     /// The most memory seen, in bytes.
     pub peak_memory: AtomicU64,
+    /// Whether memory is being defragmented.
+    pub defrag_running: AtomicBool,
+    /// Allocations that defragmentation moved.
+    pub defrag_moved: AtomicU64,
+    /// Keys that it looked at.
+    pub defrag_keys: AtomicU64,
     /// Samples of the rates of the last second: commands, bytes in, bytes out.
     pub rates: Mutex<Rates>,
 }

@@ -136,6 +136,10 @@ directives! {
     Maxmemory "maxmemory" Memory(0, MAX), "0", true;
     MaxmemoryPolicy "maxmemory-policy" Word(POLICIES), "noeviction", true;
     MaxmemorySamples "maxmemory-samples" Int(1, 64), "5", true;
+    Activedefrag "activedefrag" Bool, "yes", true;
+    ActiveDefragIgnoreBytes "active-defrag-ignore-bytes" Memory(1, MAX), "16777216", true;
+    ActiveDefragThresholdLower "active-defrag-threshold-lower" Int(0, 1000), "10", true;
+    ActiveDefragCycleMax "active-defrag-cycle-max" Int(1, 99), "25", true;
     LfuLogFactor "lfu-log-factor" Int(0, INT), "10", true;
     LfuDecayTime "lfu-decay-time" Int(0, INT), "1", true;
     HashMaxListpackEntries "hash-max-listpack-entries" = "hash-max-ziplist-entries" Int(0, MAX), "512", true;

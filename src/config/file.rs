@@ -87,7 +87,20 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "log-format",
         ],
     ),
-    ("memory", &["maxmemory", "maxmemory-policy", "maxmemory-samples", "lfu-log-factor", "lfu-decay-time"]),
+    (
+        "memory",
+        &[
+            "maxmemory",
+            "maxmemory-policy",
+            "maxmemory-samples",
+            "lfu-log-factor",
+            "lfu-decay-time",
+            "activedefrag",
+            "active-defrag-ignore-bytes",
+            "active-defrag-threshold-lower",
+            "active-defrag-cycle-max",
+        ],
+    ),
     ("admin", &["listen", "token"]),
 ];
 

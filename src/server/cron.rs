@@ -1,9 +1,10 @@
-//! What happens by the clock: expired keys are swept, rates and the memory's peak sampled.
+//! What happens by the clock: expired keys are swept, memory is defragmented, rates and the memory's peak sampled.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::defrag::Defrag;
 use crate::clock;
 use crate::config::Id;
 use crate::engine::{Worker, give_leases_back};
@@ -22,9 +23,11 @@ const PROGRAM: usize = 8 << 20;
 pub async fn run(instance: &'static Instance) {
     let mut worker = Worker::new(instance);
     let (mut rates_taken, mut growth_seen) = (clock::monotonic(), None);
+    let mut defrag = Defrag::default();
     for tick in 0.. {
         // `hz` ticks a second.
-        tokio::time::sleep(Duration::from_secs(1) / instance.settings.int(Id::Hz) as u32).await;
+        let length = Duration::from_secs(1) / instance.settings.int(Id::Hz) as u32;
+        tokio::time::sleep(length).await;
         let now = clock::monotonic();
         if instance.active_expire.load(Relaxed) && !instance.pause.is_on(clock::wall_ms()) {
             let (shards, begin) = (instance.keyspace.shards(), clock::ticks());
@@ -35,6 +38,7 @@ pub async fn run(instance: &'static Instance) {
             }
             instance.note_latency("expire-cycle", clock::nanos_between(begin, clock::ticks()) / 1_000_000);
         }
+        defrag.run(instance, length).await;
         give_back(instance);
         tokio::spawn(give_leases_back(instance, false));
         instance.telemetry.peak_memory.fetch_max(memory::used() as u64, Relaxed);

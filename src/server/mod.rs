@@ -2,6 +2,7 @@
 
 mod connection;
 mod cron;
+mod defrag;
 mod descriptors;
 mod inherited;
 mod listener;

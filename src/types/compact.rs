@@ -1,7 +1,7 @@
 //! A byte string, or a pair of them, in one allocation behind an 8-byte pointer: what hashes and sets hold.
 
 use super::prefetch::prefetch_two;
-use super::thin_bytes::ThinBytes;
+use super::thin_bytes::{ThinBytes, Wants};
 
 /// One string.
 #[derive(Clone)]
@@ -23,6 +23,11 @@ impl Compact {
     #[inline]
     pub fn prefetch(&self) {
         prefetch_two(self.0.address());
+    }
+
+    /// Moves to another allocation if `wants` says so; says whether it did.
+    pub fn relocate(&mut self, wants: &Wants<'_>) -> bool {
+        self.0.relocate(wants)
     }
 
     /// Bytes allocated.
@@ -75,6 +80,11 @@ impl CompactPair {
     #[inline]
     pub fn prefetch(&self) {
         prefetch_two(self.0.address());
+    }
+
+    /// Moves to another allocation if `wants` says so; says whether it did.
+    pub fn relocate(&mut self, wants: &Wants<'_>) -> bool {
+        self.0.relocate(wants)
     }
 
     /// Bytes allocated.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::listpack::{Item, Listpack, Pos};
+use super::thin_bytes::Wants;
 
 /// Bytes of a node of a large list, as Redis counts them: small, since adding at its front moves what is in it. With
 /// what is kept before the elements it fills 4 KiB.
@@ -69,6 +70,17 @@ impl List {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Moves what `wants` says so of to other allocations, unless there is more of it than `most`; how much that was.
+    pub fn relocate(&mut self, wants: &Wants<'_>, most: usize) -> usize {
+        match &mut self.0 {
+            Form::Packed(pack) => usize::from(pack.relocate(wants)),
+            Form::Nodes(nodes) if nodes.deque.len() <= most => {
+                nodes.deque.iter_mut().map(|pack| usize::from(pack.relocate(wants))).sum()
+            }
+            Form::Nodes(_) => 0,
+        }
     }
 
     /// The listpacks that it consists of.

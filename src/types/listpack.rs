@@ -5,7 +5,7 @@
 //! Thin: one pointer wide.
 
 use super::number::parse_i64;
-use super::thin_bytes::{MAX_NUMBER, ThinBytes};
+use super::thin_bytes::{MAX_NUMBER, ThinBytes, Wants};
 
 /// Bytes of Redis's own header and end mark, which its limits count.
 const REDIS_OVERHEAD: usize = 7;
@@ -247,6 +247,11 @@ impl Listpack {
     /// The elements as they lie there, without a header.
     pub(super) fn elements(&self) -> &[u8] {
         self.0.bytes()
+    }
+
+    /// Moves to another allocation if `wants` says so; says whether it did.
+    pub fn relocate(&mut self, wants: &Wants<'_>) -> bool {
+        self.0.relocate(wants)
     }
 
     /// Bytes allocated.

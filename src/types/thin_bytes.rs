@@ -20,6 +20,9 @@ pub const HEADER: usize = size_of::<Header>();
 /// The largest number beside the bytes.
 pub const MAX_NUMBER: u32 = (1 << 24) - 1;
 
+/// Whether what lies at an address is to lie elsewhere.
+pub type Wants<'a> = dyn Fn(*const u8) -> bool + 'a;
+
 /// A growing string of bytes.
 pub struct ThinBytes(NonNull<Header>);
 
@@ -80,6 +83,15 @@ impl ThinBytes {
     #[inline]
     pub fn address(&self) -> *const u8 {
         self.0.as_ptr().cast()
+    }
+
+    /// Moves to another allocation if `wants` says so of the one it has; says whether it did.
+    pub fn relocate(&mut self, wants: &Wants<'_>) -> bool {
+        let moves = wants(self.address());
+        if moves {
+            *self = self.clone();
+        }
+        moves
     }
 
     /// Bytes allocated.

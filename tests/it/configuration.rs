@@ -165,8 +165,9 @@ fn directives_do_what_they_say() {
 }
 
 /// Directives whose defaults are not Redis's: where it listens and writes is the host's business, and what is expensive to
-/// free is always freed elsewhere.
-const OTHER_DEFAULTS: &[&str] = &["port", "bind", "dir", "loglevel"];
+/// free is always freed elsewhere; memory is defragmented without being asked.
+const OTHER_DEFAULTS: &[&str] =
+    &["port", "bind", "dir", "loglevel", "activedefrag", "active-defrag-ignore-bytes"];
 
 #[test]
 fn defaults_are_those_of_redis() {

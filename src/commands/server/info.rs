@@ -204,7 +204,10 @@ fn memory_section(context: &mut Context<'_, '_>, text: &mut String) {
         line(text, absent, 0);
     }
     line(text, "mem_allocator", "jemalloc");
-    line(text, "active_defrag_running", 0);
+    let is_running = instance.telemetry.defrag_running.load(Relaxed);
+    // In percent of the time of a core, as in Redis.
+    let share = if is_running { instance.settings.int(Id::ActiveDefragCycleMax) } else { 0 };
+    line(text, "active_defrag_running", share);
     line(text, "lazyfree_pending_objects", instance.lazy_free.pending());
     line(text, "lazyfreed_objects", instance.lazy_free.freed());
 }
@@ -278,13 +281,14 @@ fn stats(context: &mut Context<'_, '_>, text: &mut String) {
         "total_forks",
         "migrate_cached_sockets",
         "slave_expires_tracked_keys",
-        "active_defrag_hits",
         "active_defrag_misses",
-        "active_defrag_key_hits",
         "active_defrag_key_misses",
     ] {
         line(text, absent, 0);
     }
+    let telemetry = &context.instance.telemetry;
+    line(text, "active_defrag_hits", telemetry.defrag_moved.load(Relaxed));
+    line(text, "active_defrag_key_hits", telemetry.defrag_keys.load(Relaxed));
     line(text, "total_error_replies", totals.errors);
     for incident in [Incident::Auth, Incident::Command, Incident::Key, Incident::Channel] {
         let name = if incident == Incident::Command { "cmd" } else { incident.name() };

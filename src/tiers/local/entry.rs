@@ -19,6 +19,7 @@ use crate::types::listpack::Item;
 use crate::types::number::parse_i64;
 use crate::types::prefetch::{prefetch, prefetch_two};
 use crate::types::table::Element;
+use crate::types::thin_bytes::Wants;
 
 /// The whole expires never.
 const NEVER: u64 = u64::MAX;
@@ -398,6 +399,24 @@ impl Entry {
     /// Notes that the string was edited in place.
     pub fn set_edited(&mut self) {
         self.header_mut().edited = true;
+    }
+
+    /// Moves what `wants` says so of to other allocations: the entry, and its value as far as that is quick. How much that
+    /// was.
+    pub fn relocate(&mut self, wants: &Wants<'_>) -> usize {
+        let moved = self.as_object_mut().map_or(0, |value| value.relocate(wants));
+        if !wants(self.0.as_ptr().cast()) {
+            return moved;
+        }
+        let (size, layout) = (self.size(), layout(self.size()));
+        // SAFETY: the layout is that of the old allocation, of which `size` bytes are in use.
+        let pointer = unsafe { alloc(layout) };
+        let Some(pointer) = NonNull::new(pointer.cast::<Header>()) else { handle_alloc_error(layout) };
+        // SAFETY: both are that large and apart from each other; a Value moves bitwise, and the old one is freed without
+        // being dropped.
+        unsafe { pointer.cast::<u8>().copy_from_nonoverlapping(self.0.cast::<u8>(), size) };
+        std::mem::replace(self, Self(pointer)).free();
+        moved + 1
     }
 
     /// Bytes allocated for the entry, the value apart included.

@@ -5,6 +5,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
@@ -59,6 +60,76 @@ pub fn purge() -> Result<(), std::io::Error> {
     // SAFETY: the name is of a control that takes and returns nothing, so that no pointer is followed.
     let error = unsafe { tikv_jemalloc_sys::mallctl(name.as_ptr(), null_mut(), null_mut(), null_mut(), 0) };
     if error == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(error)) }
+}
+
+/// What the allocator says of the pages that an allocation lies in, in its order: `query` of `experimental.utilization`.
+#[repr(C)]
+#[derive(Default)]
+struct Utilization {
+    /// Where the pages begin that are being filled with allocations of this size.
+    filling: usize,
+    /// Places for an allocation in these pages, free and all.
+    free: usize,
+    places: usize,
+    /// Bytes of these pages.
+    bytes: usize,
+    /// The same sums of all pages for this size.
+    all_free: usize,
+    all_places: usize,
+}
+
+/// Whether an allocation lies in pages of which more is free than on average of its size: moved, it leaves them freer still,
+/// until they can be given back. The rule is that of Redis's active defragmentation.
+pub fn lies_sparsely(allocation: *const u8) -> bool {
+    static MIB: OnceLock<Option<[usize; 3]>> = OnceLock::new();
+    let Some(mib) = MIB.get_or_init(|| {
+        let (mut mib, mut parts) = ([0; 3], 3);
+        let name = c"experimental.utilization.query".as_ptr();
+        // SAFETY: the name is of three parts, and `mib` has room for three.
+        let error = unsafe { tikv_jemalloc_sys::mallctlnametomib(name, mib.as_mut_ptr(), &raw mut parts) };
+        (error == 0 && parts == 3).then_some(mib)
+    }) else {
+        return false;
+    };
+    let (mut told, mut size) = (Utilization::default(), size_of::<Utilization>());
+    let mut asked = allocation;
+    // SAFETY: the control takes a pointer, of which it looks up the pages without following it, and returns what
+    // `Utilization` has room for.
+    let error = unsafe {
+        let (told, asked) = ((&raw mut told).cast(), (&raw mut asked).cast());
+        tikv_jemalloc_sys::mallctlbymib(mib.as_ptr(), 3, told, &raw mut size, asked, size_of::<*const u8>())
+    };
+    let is_filling = (told.filling..told.filling + told.bytes).contains(&allocation.addr());
+    if error != 0 || told.free == 0 || told.places == 0 || is_filling {
+        return false;
+    }
+    let (used, all_used) = (told.places - told.free, told.all_places - told.all_free);
+    let pages = told.all_places / told.places;
+    told.all_free * 8 > told.all_places && used * pages * 8 <= all_used * 9
+}
+
+/// Runs `task` while this thread takes every allocation from the pages, and gives it back there: its own store of free places
+/// would have allocations moved into places as bad.
+pub fn without_thread_cache<R>(task: impl FnOnce() -> R) -> R {
+    struct Enabled(bool);
+    impl Drop for Enabled {
+        fn drop(&mut self) {
+            set_thread_cache(self.0);
+        }
+    }
+    let _before = Enabled(set_thread_cache(false));
+    task()
+}
+
+/// Says whether this thread keeps free places; returns what it was.
+fn set_thread_cache(mut enabled: bool) -> bool {
+    let (mut before, mut size) = (true, size_of::<bool>());
+    let name = c"thread.tcache.enabled".as_ptr();
+    let (to, from) = ((&raw mut before).cast(), (&raw mut enabled).cast());
+    // SAFETY: the control takes a bool and returns one.
+    let error = unsafe { tikv_jemalloc_sys::mallctl(name, to, &raw mut size, from, size_of::<bool>()) };
+    debug_assert_eq!(error, 0);
+    before
 }
 
 /// What the allocator counts: bytes in use, bytes of pages with something in use, bytes of physical memory.

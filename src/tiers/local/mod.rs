@@ -1,6 +1,7 @@
 //! The local tier (L1): the in-memory keyspace of this process.
 
 mod decoded;
+mod defrag;
 mod edit;
 mod effects;
 mod entry;
@@ -25,6 +26,7 @@ mod value;
 mod view;
 
 pub use decoded::rdb_limits;
+pub use defrag::DefragCursor;
 pub use effects::{Effects, Event, EventClass};
 pub use entry::Entry;
 pub use eviction::{Evicted, access_record, frequency, idle_seconds};

@@ -1,5 +1,6 @@
 //! What a key holds: a closed set of types, each with its encodings in a file of its own.
 
+use super::defrag::MOST_ELEMENTS;
 use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::listpack::Item;
@@ -8,6 +9,7 @@ use crate::types::rdb::Source;
 use crate::types::set::Set;
 use crate::types::sorted_set::SortedSet;
 use crate::types::stream::Stream;
+use crate::types::thin_bytes::Wants;
 
 /// A value that does not lie in its entry's own allocation.
 #[derive(Debug, Clone)]
@@ -174,6 +176,26 @@ impl Value {
             Self::Hash(hash) => hash.prefetch(part),
             Self::Set(set) => set.prefetch(part),
             Self::SortedSet(set) => set.prefetch(part),
+        }
+    }
+
+    /// Moves what `wants` says so of to other allocations, as far as that is quick; how much that was.
+    pub fn relocate(&mut self, wants: &Wants<'_>) -> usize {
+        match self {
+            Self::String(bytes) => {
+                let moves = wants(bytes.as_ptr());
+                if moves {
+                    let mut copy = Vec::with_capacity(bytes.capacity());
+                    copy.extend_from_slice(bytes);
+                    **bytes = copy;
+                }
+                usize::from(moves)
+            }
+            Self::List(list) => list.relocate(wants, MOST_ELEMENTS),
+            Self::Hash(hash) => hash.relocate(wants, MOST_ELEMENTS),
+            Self::Set(set) => set.relocate(wants, MOST_ELEMENTS),
+            Self::SortedSet(set) => set.relocate(wants),
+            Self::Stream(_) => 0,
         }
     }
 

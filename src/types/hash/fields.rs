@@ -6,6 +6,7 @@ use crate::types::hasher::hash_bytes;
 use crate::types::listpack::{Item, Listpack, Pos};
 use crate::types::prefetch::Part;
 use crate::types::table::{Element, Table};
+use crate::types::thin_bytes::Wants;
 
 /// The fields of a hash.
 #[derive(Clone)]
@@ -161,6 +162,19 @@ impl Fields {
             }
             Form::Table(table) => table.remove(hash_bytes(field), |pair| pair.name() == field).is_some(),
         }
+    }
+
+    /// Moves what `wants` says so of to other allocations, unless there is more of it than `most`; how much that was.
+    pub fn relocate(&mut self, wants: &Wants<'_>, most: usize) -> usize {
+        let mut moved = 0;
+        match &mut self.0 {
+            Form::Packed(pack) => moved += usize::from(pack.relocate(wants)),
+            Form::Table(table) if table.len() <= most => {
+                table.each_mut(|pair| moved += usize::from(pair.relocate(wants)));
+            }
+            Form::Table(_) => {}
+        }
+        moved
     }
 
     /// All fields with their values.

@@ -9,6 +9,7 @@ pub use fields::Fields;
 
 use super::listpack::{Item, NumBuf};
 use super::sorted_set::{self, SortedSet};
+use super::thin_bytes::Wants;
 
 /// When a hash leaves its compact encoding.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +110,11 @@ impl Hash {
     /// Sets a field, which keeps its deadline.
     pub fn update(&mut self, field: &[u8], value: &[u8], limits: &Limits) {
         self.fields_mut().set(field, value, limits);
+    }
+
+    /// Moves its fields as [`Fields::relocate`] does.
+    pub fn relocate(&mut self, wants: &Wants<'_>, most: usize) -> usize {
+        self.fields_mut().relocate(wants, most)
     }
 
     /// Removes a field; says whether there was one.

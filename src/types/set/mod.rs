@@ -10,6 +10,7 @@ use super::hasher::hash_bytes;
 use super::listpack::{Item, Listpack, NumBuf};
 use super::prefetch::Part;
 use super::table::{Element, Table};
+use super::thin_bytes::Wants;
 
 /// When a set leaves its compact encodings.
 #[derive(Debug, Clone, Copy)]
@@ -258,6 +259,19 @@ impl Set {
             }
             Form::Table(table) => table.remove(hash_bytes(member), |other| other.bytes() == member).is_some(),
         }
+    }
+
+    /// Moves what `wants` says so of to other allocations, unless there is more of it than `most`; how much that was.
+    pub fn relocate(&mut self, wants: &Wants<'_>, most: usize) -> usize {
+        let mut moved = 0;
+        match &mut self.0 {
+            Form::Packed(pack) => moved += usize::from(pack.relocate(wants)),
+            Form::Table(table) if table.len() <= most => {
+                table.each_mut(|member| moved += usize::from(member.relocate(wants)));
+            }
+            Form::Integers(_) | Form::Table(_) => {}
+        }
+        moved
     }
 
     /// All members.

@@ -13,6 +13,7 @@ use super::listpack::{Item, Listpack, NumBuf, Pos};
 use super::number::{FloatBuf, format_f64, parse_f64, parse_i64};
 use super::prefetch::Part;
 use super::table::{Element, Table};
+use super::thin_bytes::Wants;
 
 /// When a sorted set leaves its compact encoding.
 #[derive(Debug, Clone, Copy)]
@@ -250,6 +251,11 @@ impl SortedSet {
             full.add(member.to_bytes(&mut NumBuf::new()), score);
         }
         Self(Form::Full(Box::new(full)))
+    }
+
+    /// Moves it to another allocation if it has just one and `wants` says so; how many were moved.
+    pub fn relocate(&mut self, wants: &Wants<'_>) -> usize {
+        if let Form::Packed(pack) = &mut self.0 { usize::from(pack.relocate(wants)) } else { 0 }
     }
 
     /// A member's score.

@@ -489,6 +489,15 @@ impl<E: Element> Table<E> {
         }
     }
 
+    /// Visits the elements of some buckets from `position` on, which becomes 0 at the end. What moves while the table grows
+    /// may be missed.
+    pub fn visit_some_mut(&mut self, position: &mut usize, buckets: usize, mut visit: impl FnMut(&mut E)) {
+        let all = &mut self.array.buckets;
+        let end = all.len().min(position.saturating_add(buckets));
+        all.get_mut(*position..end).into_iter().flatten().for_each(|bucket| bucket.each_mut(&mut visit));
+        *position = if end == all.len() { 0 } else { end };
+    }
+
     /// Removes all elements.
     pub fn clear(&mut self) {
         *self = Self::new();
