@@ -1,7 +1,8 @@
 //! A byte string, or a pair of them, in one allocation behind an 8-byte pointer: what hashes and sets hold.
 
 use super::prefetch::prefetch_two;
-use super::thin_bytes::{ThinBytes, Wants};
+use super::relocate::Wants;
+use super::thin_bytes::ThinBytes;
 
 /// One string.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::listpack::{Item, Listpack, Pos};
-use super::thin_bytes::Wants;
+use super::relocate::Wants;
 
 /// Bytes of a node of a large list, as Redis counts them: small, since adding at its front moves what is in it. With
 /// what is kept before the elements it fills 4 KiB.

@@ -5,7 +5,8 @@
 //! Thin: one pointer wide.
 
 use super::number::parse_i64;
-use super::thin_bytes::{MAX_NUMBER, ThinBytes, Wants};
+use super::relocate::Wants;
+use super::thin_bytes::{MAX_NUMBER, ThinBytes};
 
 /// Bytes of Redis's own header and end mark, which its limits count.
 const REDIS_OVERHEAD: usize = 7;

@@ -15,6 +15,7 @@ pub mod listpack;
 pub mod number;
 pub mod prefetch;
 pub mod rdb;
+pub mod relocate;
 pub mod s3fifo;
 pub mod set;
 pub mod sorted_set;

@@ -7,6 +7,8 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
 
+use super::relocate::Wants;
+
 /// What lies before the bytes.
 #[repr(C)]
 struct Header {
@@ -19,9 +21,6 @@ struct Header {
 pub const HEADER: usize = size_of::<Header>();
 /// The largest number beside the bytes.
 pub const MAX_NUMBER: u32 = (1 << 24) - 1;
-
-/// Whether what lies at an address is to lie elsewhere.
-pub type Wants<'a> = dyn Fn(*const u8) -> bool + 'a;
 
 /// A growing string of bytes.
 pub struct ThinBytes(NonNull<Header>);

@@ -1,6 +1,7 @@
 //! `MEMORY`: figures, the allocator's report, and keys that only grow in number.
 
 use crate::harness::{Client, Server};
+use crate::limits::{eventually, info, status};
 
 fn fill(client: &mut Client, prefix: &str, numbers: std::ops::Range<u32>, tail: &str) {
     let commands: Vec<u8> =
@@ -82,4 +83,63 @@ fn what_is_freed_on_the_thread_for_that_is_counted() {
     assert!(freed(&mut client, 30));
     client.run("CONFIG RESETSTAT");
     assert!(freed(&mut client, 0));
+}
+
+/// What is left of many small values lies in all of their pages, until it is moved together.
+#[test]
+fn pages_that_are_mostly_free_are_given_back() {
+    const KEYS: usize = 200_000;
+    const KEPT: usize = 10;
+    let server = Server::anteroom(&["--threads", "2"]);
+    let mut client = server.client();
+    client.run("CONFIG SET activedefrag no active-defrag-ignore-bytes 1mb");
+    let send = |client: &mut Client, command: &dyn Fn(usize) -> Option<String>| {
+        let numbers: Vec<usize> = (0..KEYS).collect();
+        for some in numbers.chunks(5000) {
+            let commands: Vec<String> = some.iter().filter_map(|number| command(*number)).collect();
+            client.send_raw(commands.concat().as_bytes());
+            commands.iter().for_each(|_| drop(client.read()));
+        }
+    };
+    let value = |number: usize| format!("{number}{}", "v".repeat(100));
+    send(&mut client, &|number| {
+        let value = value(number);
+        Some(match number % 2 {
+            0 => format!("SET key:{number} {value}\r\n"),
+            _ => format!("HSET key:{number} a {value} b 2\r\n"),
+        })
+    });
+    let is_kept = |number: usize| (number.wrapping_mul(2_654_435_761) % 1009).is_multiple_of(KEPT);
+    send(&mut client, &|number| (!is_kept(number)).then(|| format!("DEL key:{number}\r\n")));
+    // Bytes of pages that hold something, and that nothing is in.
+    let free = |client: &mut Client| {
+        let stats = client.run("MEMORY STATS");
+        let figure = |name: &str| {
+            let behind = stats.split_once(&format!("{name}\r\n:")).unwrap().1;
+            behind.lines().next().unwrap().parse::<i64>().unwrap()
+        };
+        figure("allocator.active") - figure("allocator.allocated")
+    };
+    let (before, resident) = (free(&mut client), status(&server, "VmRSS"));
+    assert!(before > 8 << 20, "{before} bytes are free");
+    client.run("CONFIG SET activedefrag yes");
+    eventually("it is moved together", || free(&mut client) < before / 4);
+    eventually("the pages are given back", || {
+        client.run("MEMORY PURGE");
+        status(&server, "VmRSS") < resident - before / 2
+    });
+    assert!(info(&mut client, "active_defrag_hits") > 1000);
+    for number in (0..KEYS).filter(|number| is_kept(*number)) {
+        let value = value(number);
+        match number % 2 {
+            0 => assert_eq!(
+                client.run(&format!("GET key:{number}")),
+                format!("${}\r\n{value}\r\n", value.len())
+            ),
+            _ => assert_eq!(
+                client.run(&format!("HGETALL key:{number}")),
+                format!("*4\r\n$1\r\na\r\n${}\r\n{value}\r\n$1\r\nb\r\n$1\r\n2\r\n", value.len())
+            ),
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! Moved are entries, short collections, and the elements of tables up to [`MOST_ELEMENTS`].
 
 use super::keyspace::Keyspace;
-use super::memory;
+use super::memory::Compaction;
 
 /// Buckets looked at under one lock.
 const BUCKETS_PER_LOCK: usize = 64;
@@ -31,14 +31,17 @@ pub struct Moved {
 impl Keyspace {
     /// Looks at some keys from the cursor on, and moves what lies badly; none of a shard that a script holds. At the end of all
     /// keys the cursor is at the beginning again.
-    pub fn defragment_some(&self, cursor: &mut DefragCursor) -> Moved {
+    pub fn defragment_some(&self, cursor: &mut DefragCursor, compaction: &Compaction) -> Moved {
         let mut moved = Moved::default();
         if let Some(mut shard) = self.lock_unless_held(cursor.shard) {
             let table = &mut shard.databases[cursor.db].keys;
-            table.visit_some_mut(&mut cursor.bucket, BUCKETS_PER_LOCK, |entry| {
+            // SAFETY: what can be moved asks for its own allocation, under the lock.
+            let wants = |address| unsafe { compaction.wants(address) };
+            let relocated = table.relocate_some(&mut cursor.bucket, BUCKETS_PER_LOCK, &wants, |entry| {
                 moved.keys += 1;
-                moved.allocations += entry.relocate(&memory::lies_sparsely) as u64;
+                entry.relocate(&wants)
             });
+            moved.allocations += relocated as u64;
             if cursor.bucket > 0 {
                 return moved;
             }
@@ -99,7 +102,7 @@ mod tests {
         drop(view);
         let (mut cursor, mut moved) = (DefragCursor::default(), Moved::default());
         loop {
-            let some = memory::without_thread_cache(|| keyspace.defragment_some(&mut cursor));
+            let some = keyspace.defragment_some(&mut cursor, &Compaction::begin());
             moved.keys += some.keys;
             moved.allocations += some.allocations;
             if cursor.is_at_begin() {

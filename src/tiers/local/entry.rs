@@ -18,8 +18,8 @@ use crate::types::hasher::hash_bytes;
 use crate::types::listpack::Item;
 use crate::types::number::parse_i64;
 use crate::types::prefetch::{prefetch, prefetch_two};
+use crate::types::relocate::Wants;
 use crate::types::table::Element;
-use crate::types::thin_bytes::Wants;
 
 /// The whole expires never.
 const NEVER: u64 = u64::MAX;

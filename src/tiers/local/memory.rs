@@ -78,9 +78,73 @@ struct Utilization {
     all_places: usize,
 }
 
-/// Whether an allocation lies in pages of which more is free than on average of its size: moved, it leaves them freer still,
-/// until they can be given back. The rule is that of Redis's active defragmentation.
-pub fn lies_sparsely(allocation: *const u8) -> bool {
+/// A control of the allocator that takes a value and returns one; `None` if it does not do so.
+fn control<In, Out: Default>(name: &std::ffi::CStr, mut given: Option<In>) -> Option<Out> {
+    let (mut told, mut size) = (Out::default(), size_of::<Out>());
+    let (from, length) = match &mut given {
+        Some(given) => ((&raw mut *given).cast(), size_of::<In>()),
+        None => (std::ptr::null_mut(), 0),
+    };
+    // SAFETY: both point to values of the sizes that are said; the allocator refuses others than the control has.
+    let error = unsafe {
+        tikv_jemalloc_sys::mallctl(name.as_ptr(), (&raw mut told).cast(), &raw mut size, from, length)
+    };
+    (error == 0).then_some(told)
+}
+
+/// Moving allocations together, on this thread, until it is dropped.
+///
+/// What is moved goes to where more of its size lies already, in the arena that it is in: elsewhere it would take new pages
+/// long before the old ones are free. The thread keeps no free places of its own meanwhile, as those are as bad.
+pub struct Compaction {
+    had_cache: bool,
+    arena_before: u32,
+    arena: Cell<u32>,
+}
+
+impl Compaction {
+    /// Begins.
+    pub fn begin() -> Self {
+        let had_cache = control(c"thread.tcache.enabled", Some(false)).unwrap_or(true);
+        let arena = control::<u32, u32>(c"thread.arena", None).unwrap_or(0);
+        Self { had_cache, arena_before: arena, arena: Cell::new(arena) }
+    }
+
+    /// Whether an allocation lies in pages of which more is free than on average of its size: moved, it leaves them freer
+    /// still, until they can be given back. If so, this thread allocates in the same arena from now on.
+    ///
+    /// # Safety
+    /// It is an allocation, and stays one during the call: the allocator looks its pages up without a check.
+    pub unsafe fn wants(&self, allocation: *const u8) -> bool {
+        // SAFETY: as for this function.
+        if !unsafe { lies_sparsely(allocation) } {
+            return false;
+        }
+        match control(c"arenas.lookup", Some(allocation)) {
+            Some(arena) if arena == self.arena.get() => true,
+            Some(arena) => {
+                self.arena.set(arena);
+                control::<u32, u32>(c"thread.arena", Some(arena)).is_some()
+            }
+            None => false,
+        }
+    }
+}
+
+impl Drop for Compaction {
+    fn drop(&mut self) {
+        if self.arena.get() != self.arena_before {
+            control::<u32, u32>(c"thread.arena", Some(self.arena_before));
+        }
+        control::<bool, bool>(c"thread.tcache.enabled", Some(self.had_cache));
+    }
+}
+
+/// Whether more is free of the pages of an allocation than on average of its size.
+///
+/// # Safety
+/// As of [`Compaction::wants`].
+unsafe fn lies_sparsely(allocation: *const u8) -> bool {
     static MIB: OnceLock<Option<[usize; 3]>> = OnceLock::new();
     let Some(mib) = MIB.get_or_init(|| {
         let (mut mib, mut parts) = ([0; 3], 3);
@@ -93,8 +157,8 @@ pub fn lies_sparsely(allocation: *const u8) -> bool {
     };
     let (mut told, mut size) = (Utilization::default(), size_of::<Utilization>());
     let mut asked = allocation;
-    // SAFETY: the control takes a pointer, of which it looks up the pages without following it, and returns what
-    // `Utilization` has room for.
+    // SAFETY: the control takes a pointer to an allocation, as the caller says it is, and returns what `Utilization` has room
+    // for.
     let error = unsafe {
         let (told, asked) = ((&raw mut told).cast(), (&raw mut asked).cast());
         tikv_jemalloc_sys::mallctlbymib(mib.as_ptr(), 3, told, &raw mut size, asked, size_of::<*const u8>())
@@ -105,31 +169,8 @@ pub fn lies_sparsely(allocation: *const u8) -> bool {
     }
     let (used, all_used) = (told.places - told.free, told.all_places - told.all_free);
     let pages = told.all_places / told.places;
-    told.all_free * 8 > told.all_places && used * pages * 8 <= all_used * 9
-}
-
-/// Runs `task` while this thread takes every allocation from the pages, and gives it back there: its own store of free places
-/// would have allocations moved into places as bad.
-pub fn without_thread_cache<R>(task: impl FnOnce() -> R) -> R {
-    struct Enabled(bool);
-    impl Drop for Enabled {
-        fn drop(&mut self) {
-            set_thread_cache(self.0);
-        }
-    }
-    let _before = Enabled(set_thread_cache(false));
-    task()
-}
-
-/// Says whether this thread keeps free places; returns what it was.
-fn set_thread_cache(mut enabled: bool) -> bool {
-    let (mut before, mut size) = (true, size_of::<bool>());
-    let name = c"thread.tcache.enabled".as_ptr();
-    let (to, from) = ((&raw mut before).cast(), (&raw mut enabled).cast());
-    // SAFETY: the control takes a bool and returns one.
-    let error = unsafe { tikv_jemalloc_sys::mallctl(name, to, &raw mut size, from, size_of::<bool>()) };
-    debug_assert_eq!(error, 0);
-    before
+    // Not worth its while where nearly all is used; a little above the average too, or all would stay if all are alike.
+    told.all_free * 16 > told.all_places && used * pages * 32 <= all_used * 33
 }
 
 /// What the allocator counts: bytes in use, bytes of pages with something in use, bytes of physical memory.

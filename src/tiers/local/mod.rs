@@ -26,7 +26,7 @@ mod value;
 mod view;
 
 pub use decoded::rdb_limits;
-pub use defrag::DefragCursor;
+pub use defrag::{DefragCursor, Moved};
 pub use effects::{Effects, Event, EventClass};
 pub use entry::Entry;
 pub use eviction::{Evicted, access_record, frequency, idle_seconds};

@@ -6,10 +6,10 @@ use crate::types::list::List;
 use crate::types::listpack::Item;
 use crate::types::prefetch::Part;
 use crate::types::rdb::Source;
+use crate::types::relocate::Wants;
 use crate::types::set::Set;
 use crate::types::sorted_set::SortedSet;
 use crate::types::stream::Stream;
-use crate::types::thin_bytes::Wants;
 
 /// A value that does not lie in its entry's own allocation.
 #[derive(Debug, Clone)]
@@ -183,7 +183,8 @@ impl Value {
     pub fn relocate(&mut self, wants: &Wants<'_>) -> usize {
         match self {
             Self::String(bytes) => {
-                let moves = wants(bytes.as_ptr());
+                // Without room there is no allocation to ask for.
+                let moves = bytes.capacity() > 0 && wants(bytes.as_ptr());
                 if moves {
                     let mut copy = Vec::with_capacity(bytes.capacity());
                     copy.extend_from_slice(bytes);

@@ -5,8 +5,8 @@ use crate::types::compact::CompactPair;
 use crate::types::hasher::hash_bytes;
 use crate::types::listpack::{Item, Listpack, Pos};
 use crate::types::prefetch::Part;
+use crate::types::relocate::{self, Wants};
 use crate::types::table::{Element, Table};
-use crate::types::thin_bytes::Wants;
 
 /// The fields of a hash.
 #[derive(Clone)]
@@ -170,7 +170,9 @@ impl Fields {
         match &mut self.0 {
             Form::Packed(pack) => moved += usize::from(pack.relocate(wants)),
             Form::Table(table) if table.len() <= most => {
-                table.each_mut(|pair| moved += usize::from(pair.relocate(wants)));
+                let relocate = |pair: &mut CompactPair| usize::from(pair.relocate(wants));
+                moved += table.relocate_some(&mut 0, usize::MAX, wants, relocate);
+                moved += usize::from(relocate::boxed(table, wants, Table::new));
             }
             Form::Table(_) => {}
         }

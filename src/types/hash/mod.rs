@@ -8,8 +8,8 @@ mod fields;
 pub use fields::Fields;
 
 use super::listpack::{Item, NumBuf};
+use super::relocate::Wants;
 use super::sorted_set::{self, SortedSet};
-use super::thin_bytes::Wants;
 
 /// When a hash leaves its compact encoding.
 #[derive(Debug, Clone, Copy)]

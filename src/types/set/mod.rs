@@ -9,8 +9,8 @@ use super::compact::Compact;
 use super::hasher::hash_bytes;
 use super::listpack::{Item, Listpack, NumBuf};
 use super::prefetch::Part;
+use super::relocate::{self, Wants};
 use super::table::{Element, Table};
-use super::thin_bytes::Wants;
 
 /// When a set leaves its compact encodings.
 #[derive(Debug, Clone, Copy)]
@@ -267,7 +267,9 @@ impl Set {
         match &mut self.0 {
             Form::Packed(pack) => moved += usize::from(pack.relocate(wants)),
             Form::Table(table) if table.len() <= most => {
-                table.each_mut(|member| moved += usize::from(member.relocate(wants)));
+                let relocate = |member: &mut Compact| usize::from(member.relocate(wants));
+                moved += table.relocate_some(&mut 0, usize::MAX, wants, relocate);
+                moved += usize::from(relocate::boxed(table, wants, Table::new));
             }
             Form::Integers(_) | Form::Table(_) => {}
         }

@@ -12,8 +12,8 @@ use super::hasher::hash_bytes;
 use super::listpack::{Item, Listpack, NumBuf, Pos};
 use super::number::{FloatBuf, format_f64, parse_f64, parse_i64};
 use super::prefetch::Part;
+use super::relocate::Wants;
 use super::table::{Element, Table};
-use super::thin_bytes::Wants;
 
 /// When a sorted set leaves its compact encoding.
 #[derive(Debug, Clone, Copy)]

@@ -2,6 +2,8 @@
 
 use std::mem::ManuallyDrop;
 
+use crate::types::relocate::{self, Wants};
+
 /// Elements of a bucket without a child.
 pub(super) const SLOTS: usize = 7;
 const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
@@ -211,6 +213,18 @@ impl<E> Bucket<E> {
     }
 
     /// Calls `visit` for each element of the chain, to change it.
+    /// Moves the buckets down the chain to other allocations where `wants` says so; how many were moved.
+    pub(super) fn relocate_children(&mut self, wants: &Wants<'_>) -> usize {
+        let (mut bucket, mut moved) = (self, 0);
+        while bucket.is_chained() {
+            // SAFETY: the bit says that the last slot is a child.
+            let child: &mut Box<Self> = unsafe { &mut bucket.slots[SLOTS - 1].child };
+            moved += usize::from(relocate::boxed(child, wants, Self::new));
+            bucket = child;
+        }
+        moved
+    }
+
     pub(super) fn each_mut(&mut self, visit: &mut impl FnMut(&mut E)) {
         let mut bucket = self;
         loop {

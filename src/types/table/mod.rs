@@ -12,6 +12,7 @@ mod bucket;
 use bucket::{Bucket, SLOTS};
 
 use super::prefetch::{Part, prefetch};
+use super::relocate::{self, Wants};
 
 /// What a table holds: 8 bytes wide, mostly an owning pointer.
 pub trait Element {
@@ -489,13 +490,25 @@ impl<E: Element> Table<E> {
         }
     }
 
-    /// Visits the elements of some buckets from `position` on, which becomes 0 at the end. What moves while the table grows
-    /// may be missed.
-    pub fn visit_some_mut(&mut self, position: &mut usize, buckets: usize, mut visit: impl FnMut(&mut E)) {
+    /// Moves chained buckets to other allocations where `wants` says so, of some buckets from `position` on, and has
+    /// `relocate_element` do the same with their elements; `position` becomes 0 at the end. Returns how much was moved. What changes
+    /// its place while the table grows may be missed.
+    pub fn relocate_some(
+        &mut self,
+        position: &mut usize,
+        buckets: usize,
+        wants: &Wants<'_>,
+        mut relocate_element: impl FnMut(&mut E) -> usize,
+    ) -> usize {
         let all = &mut self.array.buckets;
         let end = all.len().min(position.saturating_add(buckets));
-        all.get_mut(*position..end).into_iter().flatten().for_each(|bucket| bucket.each_mut(&mut visit));
+        let mut moved = usize::from(*position == 0 && relocate::slice(all, wants));
+        for bucket in all.get_mut(*position..end).into_iter().flatten() {
+            moved += bucket.relocate_children(wants);
+            bucket.each_mut(&mut |element| moved += relocate_element(element));
+        }
         *position = if end == all.len() { 0 } else { end };
+        moved
     }
 
     /// Removes all elements.
