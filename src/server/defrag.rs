@@ -37,7 +37,7 @@ impl Defrag {
         if !self.is_running {
             return;
         }
-        let end = clock::monotonic() + tick * settings.int(Id::ActiveDefragCycleMax) as u32 / 100;
+        let end = clock::monotonic() + tick * share(instance) / 100;
         while self.is_running && clock::monotonic() < end {
             self.run_slice(instance);
             tokio::task::yield_now().await;
@@ -70,6 +70,17 @@ impl Defrag {
             // Walking again for the same would be in vain.
             && free > self.stays + self.stays / 8
     }
+}
+
+/// Percent of the time: more if the process has outgrown `maxmemory` by far.
+fn share(instance: &Instance) -> u32 {
+    const IN_NEED: u32 = 3;
+    const MOST: u32 = 75;
+    let settings = &instance.settings;
+    let (share, limit) =
+        (settings.int(Id::ActiveDefragCycleMax) as u32, settings.int(Id::Maxmemory) as usize);
+    let is_in_need = limit > 0 && memory::resident() > limit + limit / 5;
+    if is_in_need { share.max(MOST.min(share * IN_NEED)) } else { share }
 }
 
 /// Bytes of pages that hold something which are free, and bytes in use.

@@ -6,10 +6,10 @@
 use super::keyspace::Keyspace;
 use super::memory::Compaction;
 
-/// Buckets looked at under one lock.
-const BUCKETS_PER_LOCK: usize = 64;
+/// Buckets looked at under one lock: about a hundred keys.
+const BUCKETS_PER_LOCK: usize = 16;
 /// A collection with more elements would be held for too long.
-pub const MOST_ELEMENTS: usize = 512;
+pub const MOST_ELEMENTS: usize = 256;
 
 /// How far a walk over all keys has come.
 #[derive(Debug, Default, Clone, Copy)]
