@@ -30,24 +30,13 @@ impl View<'_> {
         let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;
         let (result, changed) = change(collection);
         let is_empty = collection.elements() == 0;
-        if T::HAS_DEADLINES {
-            self.note_fields(hash, key);
+        if T::HAS_DEADLINES
+            && let Some(due) = entry.note_fields()
+        {
+            self.database(hash).fields_expire(hash, due);
         }
         self.edited(hash, key, event, changed, is_empty);
         Ok(Some(result))
-    }
-
-    /// Takes note of what the deadlines of a hash's fields are now.
-    #[inline]
-    fn note_fields(&mut self, hash: u64, key: &[u8]) {
-        let database = self.database(hash);
-        let Some(entry) = database.find_mut(hash, key) else { return };
-        entry.note_fields();
-        if entry.has_deadlines_of_fields()
-            && let Some(due) = entry.due()
-        {
-            database.fields_expire(hash, due);
-        }
     }
 
     /// Removes the fields of a hash whose deadlines have passed, and the key with the last.
@@ -55,12 +44,14 @@ impl View<'_> {
     pub(super) fn remove_due_fields(&mut self, hash: u64, key: &[u8]) {
         let now_ms = self.now_ms();
         self.before_edit(hash, key);
-        let found = self.database(hash).find_mut(hash, key);
-        let Some(fields) = found.and_then(Entry::as_object_mut).and_then(Hash::of_mut) else { return };
+        let Some(entry) = self.database(hash).find_mut(hash, key) else { return };
+        let Some(fields) = entry.as_object_mut().and_then(Hash::of_mut) else { return };
         let removed = fields.remove_due(now_ms);
         let is_empty = fields.is_empty();
+        if let Some(due) = entry.note_fields() {
+            self.database(hash).fields_expire(hash, due);
+        }
         self.shard(hash).counters.expired_fields += removed as u64;
-        self.note_fields(hash, key);
         self.edited(hash, key, Event::hash("hexpired"), removed > 0, is_empty);
     }
 
@@ -140,15 +131,14 @@ impl View<'_> {
         let collection = entry.as_object_mut().and_then(T::of_mut).ok_or(ReplyError::WRONG_TYPE)?;
         let (result, changed, deadline) = change(collection);
         let is_empty = collection.elements() == 0;
-        if T::HAS_DEADLINES {
-            self.note_fields(hash, key);
-            self.edited(hash, key, event, changed, is_empty);
-            return Ok(result);
-        }
+        let due = if T::HAS_DEADLINES { entry.note_fields() } else { None };
         if deadline.is_some() {
             let had = entry.deadline();
             entry.set_deadline(deadline);
             self.database(hash).deadline_changed(hash, had, deadline);
+        }
+        if let Some(due) = due {
+            self.database(hash).fields_expire(hash, due);
         }
         self.edited(hash, key, event, changed, is_empty);
         Ok(result)

@@ -318,12 +318,14 @@ impl Entry {
         self.set_deadlines(Deadlines { key: deadline, fields });
     }
 
-    /// Takes note of what the fields' deadlines are now, which may move the entry.
-    pub(super) fn note_fields(&mut self) {
+    /// Takes note of what the fields' deadlines are now, which may move the entry; when something of it expires first, if
+    /// fields do.
+    pub(super) fn note_fields(&mut self) -> Option<u64> {
         let fields = self.earliest_of_fields();
         if fields.is_some() || self.has_deadlines_of_fields() {
             self.set_deadlines(Deadlines { key: self.deadline(), fields });
         }
+        self.due().filter(|_| fields.is_some())
     }
 
     fn earliest_of_fields(&self) -> Option<u64> {
