@@ -8,7 +8,7 @@ use crate::clients::Session;
 use crate::commands::spec::flag;
 use crate::commands::table::{COMMANDS, Command};
 use crate::config::Id;
-use crate::protocol::{Args, Limits, Reply, ReplyError, RequestParser, Span};
+use crate::protocol::{Args, Limits, Previous, Repetition, Reply, ReplyError, RequestParser, Span};
 use crate::tiers::local::DATABASE;
 use crate::types::equality::same_bytes;
 use crate::types::hasher::hash_bytes;
@@ -20,6 +20,8 @@ const BATCH: usize = 32;
 const KEEP_SPANS: usize = 16 * 1024;
 /// Fewer requests than this run without looking ahead.
 const PREFETCH_FROM: usize = 4;
+/// So many requests in a row that are unlike the one before, and none is looked at for that any more in a batch.
+const MAX_UNLIKE: usize = 2;
 /// Replies are sent when there are this many bytes of them, before more requests run.
 const OUTPUT_SOFT_LIMIT: usize = 256 * 1024;
 
@@ -222,10 +224,20 @@ impl Worker {
         let reads_log = self.last_limit.get_mut().is_log();
         // Where the name of the last request lies, and what it names: the next one is mostly for the same.
         let mut last: Option<(Span, &'static Command)> = None;
+        // Where the last request begins, and how many were unlike the one before them.
+        let (mut begin, mut unlike) = (start, 0);
         while self.requests.len() < batch {
             if at >= input.len() {
                 return (at, true, None);
             }
+            if unlike < MAX_UNLIKE && !self.requests.is_empty() {
+                if let Some(end) = self.repeat(input, begin, at) {
+                    (begin, at, unlike) = (at, end, 0);
+                    continue;
+                }
+                unlike += 1;
+            }
+            begin = at;
             // Inline requests are unescaped in place, so they must run before anything could have them parsed again.
             let inline = input[at] != b'*' && !parser.is_partial();
             if inline && !self.requests.is_empty() {
@@ -260,6 +272,20 @@ impl Worker {
             }
         }
         (at, false, None)
+    }
+    /// Takes the request at `at` if it is the last one, which begins at `begin`, of another key; returns where it ends.
+    #[inline]
+    fn repeat(&mut self, input: &[u8], begin: usize, at: usize) -> Option<usize> {
+        let last = *self.requests.last()?;
+        let key = last.command?.single_key()?;
+        let first = last.first as usize;
+        let spans = &self.spans[first..];
+        let found = Repetition::find(input, at, Previous { start: begin, end: last.end, spans, key })?;
+        let hash = Some(hash_bytes(found.key.of(input)));
+        let (next, end) = (self.spans.len() as u32, found.end);
+        found.append(&mut self.spans, first, key);
+        self.requests.push(Request { first: next, end, hash, ..last });
+        Some(end)
     }
 }
 
