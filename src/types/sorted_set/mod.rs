@@ -255,7 +255,11 @@ impl SortedSet {
 
     /// Moves it to another allocation if it has just one and `wants` says so; how many were moved.
     pub fn relocate(&mut self, wants: &Wants<'_>) -> usize {
-        if let Form::Packed(pack) = &mut self.0 { usize::from(pack.relocate(wants)) } else { 0 }
+        match &mut self.0 {
+            Form::Packed(pack) => usize::from(pack.relocate(wants)),
+            Form::Log(log) => usize::from(log.relocate(wants)),
+            Form::Full(_) => 0,
+        }
     }
 
     /// A member's score.

@@ -126,7 +126,8 @@ mod tests {
             let (mut log, mut plain) = (SortedSet::default(), SortedSet::default());
             let mut time = 1_700_000_000_000_000;
             for (kind, count, at) in steps {
-                time += count * 3;
+                // Now and then farther than four bytes reach.
+                time += if at == 39 { 1 << 32 } else { count * 3 };
                 match kind {
                     0..7 => {
                         let before = contents(&log);
@@ -195,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_takes_about_eight_bytes_a_permit() {
+    fn a_full_log_takes_about_four_bytes_a_permit() {
         let mut set = SortedSet::default();
         for time in 0..100_000 {
             set.add_permits(time, 1, u64::MAX, None, &LIMITS);
         }
-        assert!(set.memory() < 100_000 * 10, "{}", set.memory());
+        assert!(set.memory() < 100_000 * 5, "{}", set.memory());
         set.drop_oldest_permits(99_990);
         assert!(set.memory() < 1000, "{}", set.memory());
         assert_eq!((set.len(), set.permit(0), set.newest_permit()), (10, Some(99_990), Some(99_999)));
