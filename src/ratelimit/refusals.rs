@@ -1,8 +1,9 @@
 //! Who is refused most: a bounded sketch, touched by refusals alone.
 //!
-//! The space-saving algorithm (Metwally and others, 2005): a newcomer takes the place of the least refused and its count.
-//! Counts are never too low; whoever has more than a [`SUBJECTS`]th of the refusals of its part is in it. Split in parts by
-//! hash, so that threads which refuse different subjects rarely meet.
+//! A newcomer takes the place of the least refused and its count, but only once in as many times as that count: randomized
+//! admission (Ben Basat and others, 2017), so that a crowd of which each is refused a few times does not wash out those who
+//! are refused often, and mostly costs no more than a look. Split in parts by hash, so that threads which refuse different
+//! subjects rarely meet.
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -22,47 +23,50 @@ impl Default for Refusals {
     }
 }
 
+/// What a newcomer that is not let in looks at comes first.
 #[derive(Default)]
+#[repr(C)]
 struct Part {
+    /// How many subjects there are.
+    len: usize,
+    /// The place of one who was refused least.
+    least: usize,
+    rng: fastrand::Rng,
     /// Hashes, of which 32 bits tell a few subjects apart well enough to look for the whole one.
-    tags: Vec<u32>,
-    hashes: Vec<u64>,
-    counts: Vec<u64>,
-    names: Vec<Vec<u8>>,
-    /// Nobody before this place has a count of `least` or less, nobody at all one below it.
-    next: usize,
-    least: u64,
+    tags: [u32; SUBJECTS],
+    counts: [u64; SUBJECTS],
+    hashes: [u64; SUBJECTS],
+    names: [Vec<u8>; SUBJECTS],
 }
 
 impl Part {
+    #[inline]
     fn place(&self, hash: u64) -> Option<usize> {
         let tag = hash as u32;
-        // Compared in whole chunks: there is no early end that would keep the compiler from doing so at once.
-        const CHUNK: usize = 16;
-        for (chunk, tags) in self.tags.chunks(CHUNK).enumerate() {
-            if tags.iter().fold(false, |found, other| found | (*other == tag)) {
-                let at = |within| chunk * CHUNK + within;
-                let is_same = |within: &usize| self.hashes[at(*within)] == hash;
-                if let Some(within) = (0..tags.len()).find(is_same) {
-                    return Some(at(within));
-                }
-            }
+        // All are compared: there is no early end that would keep the compiler from doing so at once.
+        if !self.tags.iter().fold(false, |found, other| found | (*other == tag)) {
+            return None;
         }
-        None
+        self.hashes[..self.len].iter().position(|other| *other == hash)
     }
 
-    /// The place of one who was refused least. All are looked at once for each step that the least count takes.
-    fn least(&mut self) -> usize {
-        loop {
-            while self.next < self.counts.len() {
-                if self.counts[self.next] <= self.least {
-                    return self.next;
-                }
-                self.next += 1;
-            }
-            self.next = 0;
-            self.least = self.counts.iter().copied().min().unwrap_or(0);
-        }
+    /// Whether a newcomer is let in: with the odds of one to the least count.
+    #[inline]
+    fn admits(&mut self) -> bool {
+        let odds = self.counts[self.least] + 1;
+        self.rng.u64(..odds) == 0
+    }
+
+    fn find_least(&mut self) {
+        let least = (0..self.len).min_by_key(|at| self.counts[*at]);
+        self.least = least.unwrap_or(0);
+    }
+
+    fn put(&mut self, at: usize, subject: &[u8], hash: u64) {
+        self.tags[at] = hash as u32;
+        self.hashes[at] = hash;
+        // The name's memory is used again.
+        subject[..subject.len().min(MAX_NAME)].clone_into(&mut self.names[at]);
     }
 }
 
@@ -70,24 +74,24 @@ impl Refusals {
     /// Counts a refusal of a subject, whose hash that is.
     pub(super) fn note(&self, subject: &[u8], hash: u64) {
         let part = &mut *self.0[(hash >> 32) as usize % PARTS].lock();
-        if let Some(at) = part.place(hash) {
-            part.counts[at] += 1;
-            return;
+        let at = match part.place(hash) {
+            Some(at) => at,
+            None if part.len < SUBJECTS => {
+                let at = part.len;
+                part.len += 1;
+                part.put(at, subject, hash);
+                at
+            }
+            None if part.admits() => {
+                part.put(part.least, subject, hash);
+                part.least
+            }
+            None => return,
+        };
+        part.counts[at] += 1;
+        if at == part.least || part.counts[at] == 1 {
+            part.find_least();
         }
-        let name = &subject[..subject.len().min(MAX_NAME)];
-        if part.hashes.len() < SUBJECTS {
-            part.tags.push(hash as u32);
-            part.hashes.push(hash);
-            part.counts.push(1);
-            part.names.push(name.to_vec());
-            return;
-        }
-        let least = part.least();
-        part.tags[least] = hash as u32;
-        part.hashes[least] = hash;
-        part.counts[least] += 1;
-        // The name's memory is used again.
-        name.clone_into(&mut part.names[least]);
     }
 
     /// The subjects refused most, with their counts.
@@ -96,7 +100,7 @@ impl Refusals {
         for part in &self.0 {
             let part = part.lock();
             let names = part.names.iter().map(|name| name.as_slice().into());
-            all.extend(names.zip(part.counts.iter().copied()));
+            all.extend(names.zip(part.counts.iter().copied()).take(part.len));
         }
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(count);
@@ -130,6 +134,8 @@ mod tests {
         let top = refusals.top(2);
         assert_eq!((&*top[0].0, &*top[1].0), (&b"greedy"[..], &b"second"[..]));
         assert!(top[0].1 >= 2500, "{top:?}");
+        let crowd = refusals.top(3)[2].1;
+        assert!(crowd < 40, "each of the crowd was refused once, not {crowd} times");
         assert_eq!(refusals.top(usize::MAX).len(), PARTS * SUBJECTS);
         refusals.clear();
         note(&[b'x'; 1000]);

@@ -97,7 +97,7 @@ impl RateLimits {
         self.undecided.load(Relaxed)
     }
 
-    /// The subjects refused most, with counts that are never too low.
+    /// The subjects refused most, with counts that are near to the truth where they are large.
     pub fn most_refused(&self, count: usize) -> Vec<(Box<[u8]>, u64)> {
         self.refusals.top(count)
     }
