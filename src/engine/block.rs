@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::batch::{Awaited, Place, Unit};
 use super::execute::Flow;
 use super::forward::is_silenced;
+use super::limits_in_block::{InBlock, with_limits};
 use super::own_connection::own;
 use super::spread::{CROSS_SLOT, Keys, only_slot};
 use super::touch::{Touch, touch_of_queued};
@@ -41,14 +42,25 @@ impl Worker {
         let mut slots = Keys::new();
         let mut read: Vec<Box<[u8]>> = Vec::new();
         encode([&b"MULTI"[..]].into_iter(), &mut bytes);
+        let mut limits = Vec::new();
         for (command, args) in &transaction.forwarded {
-            let args = args.as_args();
-            encode(args.iter(), &mut bytes);
             let command = command.map(|index| COMMANDS.at(index));
+            let limit = command
+                .filter(|command| matches!(command.spec.run, Run::Limit(_)))
+                .map(|command| InBlock::of(self.instance, command, args, db));
+            let args = args.as_args();
+            match &limit {
+                Some(limit) => limit.encode(&mut bytes),
+                None => encode(args.iter(), &mut bytes),
+            }
             forms.push(
                 command.and_then(rewriting).map_or(Rewrite::Plain, |rewriting| rewriting.with(args.len())),
             );
-            let touch = touch_of_queued(upstream, command, args);
+            let touch = match &limit {
+                Some(limit) => limit.touch(),
+                None => touch_of_queued(upstream, command, args),
+            };
+            limits.push(limit);
             if upstream.cluster.is_some()
                 && let Touch::Reads(keys) | Touch::Writes(keys) = &touch
             {
@@ -88,12 +100,14 @@ impl Worker {
         let reads = self.reads_of(session, read.iter().map(|key| &**key));
         let replies = transaction.forwarded.len() + 2;
         let resp3 = session.protocol == Protocol::Resp3;
+        let form = if is_plain || resp3 { Form::Raw } else { Form::Block(forms) };
         if let Some(watched) = session.watched_upstream.take() {
             let call = Call {
                 db: session.db,
                 resp3,
                 requests: bytes,
                 replies,
+                form: with_limits(self.instance, limits, Form::Raw),
                 writing,
                 is_bounded: true,
                 is_last: db == session.db,
@@ -102,7 +116,7 @@ impl Worker {
             session.select(db);
             return own(upstream, watched, call, reads, is_silenced(session));
         }
-        let form = if is_plain || resp3 { Form::Raw } else { Form::Block(forms) };
+        let form = with_limits(self.instance, limits, form);
         let batch = self.batch(is_plain);
         if upstream.cluster.is_some() {
             let queued: Vec<_> = (1..replies).map(|_| batch.gather.ticket()).collect();
@@ -170,7 +184,7 @@ fn rewriting(command: &'static Command) -> Option<crate::commands::routing::Rewr
     match command.spec.run {
         // What does not wait replies in ways of its own.
         Run::Blocking(_) => None,
-        Run::Session(_) | Run::Control(_) => Some(crate::commands::routing::Rewriting::Plain),
+        Run::Session(_) | Run::Control(_) | Run::Limit(_) => Some(crate::commands::routing::Rewriting::Plain),
         _ => command.routing.rewriting,
     }
 }

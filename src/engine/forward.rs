@@ -69,7 +69,9 @@ impl Worker {
             if name == "quit" {
                 return None;
             }
-            if !matches!(name, "ping" | "echo" | "time" | "select") {
+            if !matches!(name, "ping" | "echo" | "time" | "select")
+                && !routed.command.is_some_and(|command| self.is_decided_in_block(upstream, command, args))
+            {
                 let text = "ERR this command runs on this host, and cannot be part of a transaction that runs upstream";
                 return Some(self.refused(session, args, &ReplyError::fixed(text), out));
             }
@@ -279,6 +281,7 @@ impl Worker {
                     resp3: session.protocol == Protocol::Resp3,
                     requests,
                     replies: 1,
+                    form: Form::Raw,
                     writing: Writing::default(),
                     is_bounded: true,
                     is_last: false,

@@ -227,7 +227,7 @@ fn blind(question: &Question<'_>, limited: bool, timeout_us: u64) -> (usize, Ver
 }
 
 /// Has what is asked of limits that hosts may hold permits of count those as well.
-fn share(asked: &mut Asked<'_>, db: usize, instance: &Instance) {
+pub(super) fn share(asked: &mut Asked<'_>, db: usize, instance: &Instance) {
     match &mut asked.what {
         What::Decide(question) => {
             let rules = question.limits.iter().map(|(_, rule)| *rule).collect();
@@ -247,7 +247,7 @@ pub(super) fn script_of(question: &Question<'_>) -> (&'static Script, Vec<Vec<u8
 }
 
 /// The script to run, and with what.
-fn run_of(asked: &Asked<'_>, db: usize) -> upstream::Run {
+pub(super) fn run_of(asked: &Asked<'_>, db: usize) -> upstream::Run {
     let (script, arguments) = match &asked.what {
         What::Decide(question) => script_of(question),
         // A script counts exactly up to 2^53, and no limit comes near that.

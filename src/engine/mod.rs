@@ -13,6 +13,7 @@ mod forward;
 mod hold;
 mod leases;
 mod limits;
+mod limits_in_block;
 mod merge;
 mod near_reads;
 mod own_connection;

@@ -14,7 +14,7 @@ use crate::commands::routing::{Route, foreign_command};
 use crate::commands::spec::Run;
 use crate::commands::table::COMMANDS;
 use crate::protocol::{Args, Protocol};
-use crate::tiers::upstream::{Call, Stream, Upstream, Watched, Writing, encode, slot_of};
+use crate::tiers::upstream::{Call, Form, Stream, Upstream, Watched, Writing, encode, slot_of};
 
 impl Worker {
     /// By a connection of the client's own.
@@ -50,7 +50,8 @@ impl Worker {
             None => (Watched::default(), true),
         };
         let resp3 = session.protocol == Protocol::Resp3;
-        let call = Call { db: session.db, resp3, requests, replies: 1, writing, is_bounded, is_last, slot };
+        let (db, form) = (session.db, Form::Raw);
+        let call = Call { db, resp3, requests, replies: 1, form, writing, is_bounded, is_last, slot };
         own(upstream, watched, call, reads, is_silenced(session))
     }
 

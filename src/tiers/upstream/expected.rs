@@ -12,6 +12,25 @@ use super::resp2::{Rewrite, rewrite};
 use super::statistics::{Statistics, count};
 use crate::config::upstream::UpstreamConfig;
 
+/// Makes one reply of another.
+#[derive(Clone)]
+pub struct Maker(Arc<Making>);
+
+type Making = dyn Fn(&[u8]) -> Box<[u8]> + Send + Sync;
+
+impl Maker {
+    /// One that does it so.
+    pub fn new(making: impl Fn(&[u8]) -> Box<[u8]> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(making))
+    }
+}
+
+impl std::fmt::Debug for Maker {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Maker")
+    }
+}
+
 /// How a reply is to look.
 #[derive(Debug, Clone)]
 pub enum Form {
@@ -21,6 +40,8 @@ pub enum Form {
     Resp2(Rewrite),
     /// A transaction's, each element in RESP2 in its own way.
     Block(Vec<Rewrite>),
+    /// As somebody else makes it.
+    Made(Maker),
     /// Of a script that wrote the journal: the third of its parts, of which the second is the journal's size if that
     /// has changed.
     Journaled(Arc<AtomicI64>, Box<Form>),
@@ -103,6 +124,7 @@ impl Form {
                 }
             },
             Self::Raw => frame.into(),
+            Self::Made(maker) => (maker.0)(frame),
             Self::Resp2(how) => rewrite(frame, *how).into(),
             Self::Block(hows) => match frame::elements(frame) {
                 Some(replies) => {

@@ -39,7 +39,7 @@ pub use catalogue::{Catalogue, ForeignCommand};
 pub use cluster::{Again, Cluster, Node, Redirection, Target, is_refused, resend, slot_of};
 pub use connect::{Backoff, ConnectError, Connection, encode};
 pub use dedicated::{Dedicated, Pool};
-pub use expected::{Expected, Form, Writing};
+pub use expected::{Expected, Form, Maker, Writing};
 pub use frame::{elements, integer, is_error, scripted, text};
 pub use gather::{Failure, Gather, Outcome, Ticket};
 pub use invalidate::invalidate;

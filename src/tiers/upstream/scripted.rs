@@ -65,20 +65,25 @@ impl Run {
         }
     }
 
-    async fn send(
-        &self,
-        upstream: &Arc<Upstream>,
-        is_known: bool,
-        deadline: tokio::time::Instant,
-    ) -> Outcome {
+    /// The request, with the script's text unless that is known.
+    pub fn encode(&self, is_known: bool, to: &mut Vec<u8>) {
         let (name, script) =
             if is_known { ("EVALSHA", self.script.digest()) } else { ("EVAL", self.script.text) };
         let count = self.keys.len().to_string();
         let mut words: Vec<&[u8]> = vec![name.as_bytes(), script.as_bytes(), count.as_bytes()];
         words.extend(self.keys.iter().map(|key| &**key));
         words.extend(self.arguments.iter().map(|argument| &**argument));
+        encode(words.into_iter(), to);
+    }
+
+    async fn send(
+        &self,
+        upstream: &Arc<Upstream>,
+        is_known: bool,
+        deadline: tokio::time::Instant,
+    ) -> Outcome {
         let mut bytes = Vec::new();
-        encode(words.into_iter(), &mut bytes);
+        self.encode(is_known, &mut bytes);
         let keys: SmallVec<_> = self.keys.iter().map(|key| (hash_bytes(key), key.clone())).collect();
         if let Some(cluster) = &upstream.cluster {
             super::count(&upstream.statistics.requests);

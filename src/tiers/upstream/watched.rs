@@ -8,7 +8,7 @@ use super::Upstream;
 use super::cluster::Redirection;
 use super::connect::ConnectError;
 use super::dedicated::{Dedicated, Pool};
-use super::expected::Writing;
+use super::expected::{Form, Writing};
 
 /// The connection of a client that watches keys; it stays the client's until its transaction ends.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct Call {
     pub requests: Vec<u8>,
     /// How many replies come; all but the last are of no interest.
     pub replies: usize,
+    /// How the last reply is to look.
+    pub form: Form,
     /// What they may change.
     pub writing: Writing,
     /// Whether there is a bound to how long they take.
@@ -124,7 +126,10 @@ impl Watched {
                     } else {
                         *state = State::Open(dedicated, pool);
                     }
-                    return last.into();
+                    return match call.form {
+                        Form::Raw => last.into(),
+                        form => form.of(&last).into(),
+                    };
                 }
             }
         }

@@ -383,7 +383,16 @@ fn limits_of_all_hosts_are_decided_by_the_node_of_their_key() {
             assert_eq!(said.split("\r\n").nth(1), Some(format!(":{refused}").as_str()), "{said}");
         }
         assert_eq!(cluster.at_owner(&format!("EXISTS l{number}")), ":1\r\n");
+        // Within a transaction too, if all is at one node.
+        ours.run("MULTI");
+        ours.run(&format!("SET {{l{number}}}:said yes"));
+        ours.run(&format!("RATELIMIT.TAKE l{number} 2 86400000"));
+        assert!(ours.run("EXEC").starts_with("*2\r\n+OK\r\n*5\r\n:1\r\n:2\r\n:0\r\n"));
     }
+    ours.run("MULTI");
+    ours.run("RATELIMIT.TAKE l1 2 86400000");
+    ours.run("RATELIMIT.TAKE l2 2 86400000");
+    assert!(ours.run("EXEC").starts_with("-CROSSSLOT"));
 }
 
 #[test]

@@ -232,3 +232,115 @@ fn without_upstream_it_is_as_configured() {
         });
     }
 }
+
+/// Large numbers are times, which differ a little.
+fn without_times(reply: &str) -> String {
+    let rough = |line: &str| match line.strip_prefix(':').and_then(|number| number.parse::<u64>().ok()) {
+        Some(number) if number > 1_000_000_000 => format!(":about {}", (number + 5_000_000) / 10_000_000),
+        _ => line.to_owned(),
+    };
+    reply.split("\r\n").map(rough).collect::<Vec<_>>().join("\r\n")
+}
+
+#[test]
+fn calls_within_a_transaction_are_decided_with_the_rest_of_it() {
+    let redis = Server::redis();
+    let (shared, alone) = (before(&redis, POLICIES), Server::configured(POLICIES, &[]));
+    let queued = [
+        "HSET h f v",
+        &format!("RATELIMIT.TAKE log 2 {LONG}"),
+        "HGETALL h",
+        &format!("RATELIMIT.TAKE log 2 {LONG} COST 2"),
+        &format!("RATELIMIT.MULTI 3 log 5 {LONG} other 1 {LONG} log 9 {LONG}"),
+        &format!("RATELIMIT.MULTI 3 log 5 {LONG} other 1 {LONG} log 9 {LONG}"),
+        "RATELIMIT.CHECK both carol COST 2",
+        "RATELIMIT.CHECK both carol",
+        "RATELIMIT.CHECK nobody carol",
+        &format!("RATELIMIT.TAKE gcra 3 {LONG} ALGORITHM gcra ID x"),
+        &format!("RATELIMIT.TAKE gcra 3 {LONG} ALGORITHM gcra ID x"),
+        "RATELIMIT.TAKE gcra 3 1000",
+        "CL.THROTTLE cell 2 1 1000",
+        "RATELIMIT.TAKE log 0 1000",
+        "INCR h",
+        &format!("RATELIMIT.PEEK other 1 {LONG}"),
+        "RATELIMIT.REFUND log 1",
+        "ZCARD log",
+        "RATELIMIT.RESET log",
+        "EXISTS log",
+        "SELECT 1",
+        &format!("RATELIMIT.TAKE log 2 {LONG}"),
+        "SELECT 0",
+        "OBJECT ENCODING h",
+    ];
+    let mut seen = 0;
+    for protocol in ["2", "3"] {
+        for watches in [false, true] {
+            // With a wait among them, all replies come in RESP2 as they are.
+            for also in [None, Some("BLPOP none 0")] {
+                let run = |server: &Server| {
+                    let mut client = server.client();
+                    client.run(&format!("HELLO {protocol}"));
+                    client.run("FLUSHALL");
+                    if watches {
+                        assert_eq!(client.run("WATCH log"), "+OK\r\n");
+                    }
+                    client.run("MULTI");
+                    for command in queued.iter().copied().chain(also) {
+                        assert_eq!(client.run(command), "+QUEUED\r\n", "{command}");
+                    }
+                    without_times(&client.run("EXEC"))
+                };
+                let (ours, expected) = (run(&shared), run(&alone));
+                assert_eq!(ours, expected, "RESP{protocol}, {watches}, {also:?}");
+                assert!(ours.contains("-ERR no such rate limit policy 'nobody'"), "{ours}");
+                seen += 1;
+            }
+        }
+    }
+    let info = shared.client().run("INFO ratelimit");
+    let counts = format!("policy_both:admitted={seen},refused={seen}\r\n");
+    assert!(info.contains(&counts) && info.contains("ratelimit_undecided:0\r\n"), "{info}");
+
+    // A transaction that is aborted takes nothing; and what one took is not found as it was before.
+    let (mut ours, mut theirs) = (shared.client(), redis.client());
+    let take = format!("RATELIMIT.TAKE k 2 {LONG}");
+    ours.run("WATCH other");
+    theirs.run("SET other x");
+    ours.run("MULTI");
+    ours.run(&take);
+    assert_eq!((ours.run("EXEC"), ours.run("EXISTS k")), ("*-1\r\n".into(), ":0\r\n".into()));
+    for count in 1..=2 {
+        ours.run("MULTI");
+        ours.run(&take);
+        assert!(ours.run("EXEC").starts_with("*1\r\n*5\r\n:0\r\n"));
+        assert_eq!(ours.run("ZCARD k"), format!(":{count}\r\n"));
+    }
+    theirs.run("SET k text");
+    ours.run("MULTI");
+    ours.run(&take);
+    assert!(ours.run("EXEC").starts_with("*1\r\n-WRONGTYPE"));
+}
+
+#[test]
+fn within_a_transaction_the_scope_is_kept() {
+    let redis = Server::redis();
+    for scope in ["leased", "local"] {
+        let section = "[[keys]]\npattern = \"here:*\"\ntier = \"local\"\n[ratelimit]\n";
+        let ours = before(&redis, &format!("{section}scope = \"{scope}\"\n{POLICIES}"));
+        let mut ours = ours.client();
+        let queue = |client: &mut crate::harness::Client, key: &str| {
+            client.run("MULTI");
+            client.run(&format!("RATELIMIT.TAKE {key} 1 {LONG}"))
+        };
+        if scope == "leased" {
+            for refused in 0..=1 {
+                assert_eq!(queue(&mut ours, "k"), "+QUEUED\r\n");
+                assert!(ours.run("EXEC").starts_with(&format!("*1\r\n*5\r\n:{refused}\r\n:1\r\n:0\r\n")));
+            }
+        } else {
+            assert!(queue(&mut ours, "k").contains("cannot be part of a transaction"));
+            ours.run("DISCARD");
+        }
+        assert!(queue(&mut ours, "here:k").contains("cannot be part of a transaction"));
+    }
+}
