@@ -36,6 +36,20 @@ impl Counts {
     }
 }
 
+/// When counters that were changed at `time` count no more.
+pub(super) fn forgotten(window: u64, time: u64) -> u64 {
+    (time - time % window).saturating_add(window.saturating_mul(2))
+}
+
+/// The quotient, without a call where it takes one word, as it mostly does.
+#[inline]
+fn quotient(dividend: u128, divisor: u64) -> u64 {
+    match u64::try_from(dividend) {
+        Ok(dividend) => dividend / divisor,
+        Err(_) => (dividend / u128::from(divisor)) as u64,
+    }
+}
+
 /// Decides on a call that wants `cost` permits at `time`, as of which the counters are; returns the verdict and the
 /// counters after it. `now` is what the clock says, which may be before `time`.
 pub(super) fn decide(counts: Counts, rule: &Rule, time: u64, now: u64, cost: u64) -> (Verdict, Counts) {
@@ -45,11 +59,11 @@ pub(super) fn decide(counts: Counts, rule: &Rule, time: u64, now: u64, cost: u64
     let scaled = u128::from(limit) * u128::from(window);
     let limited = cost > 0 && taken.weighted(window, elapsed) > scaled;
     let after = if limited { counts } else { taken };
-    let left = scaled.saturating_sub(after.weighted(window, elapsed)) / u128::from(window);
+    let left = quotient(scaled.saturating_sub(after.weighted(window, elapsed)), window);
     let verdict = Verdict {
         limited,
         limit,
-        remaining: left as u64,
+        remaining: left,
         retry_after: (limited && cost <= limit)
             .then(|| begin.saturating_add(admitted_at(counts, rule, cost)).saturating_sub(now)),
         reset_after: begin.saturating_add(after.end(window)).saturating_sub(now),
@@ -65,7 +79,7 @@ fn admitted_at(counts: Counts, rule: &Rule, cost: u64) -> u64 {
         if previous <= room {
             return 0;
         }
-        window - (u128::from(room) * u128::from(window) / u128::from(previous)) as u64
+        window - quotient(u128::from(room) * u128::from(window), previous)
     };
     if let Some(room) = free.checked_sub(counts.current) {
         let elapsed = fits_at(counts.previous, room);

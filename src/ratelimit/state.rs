@@ -164,7 +164,7 @@ pub fn decide(state: Option<&State<'_>>, algorithm: Algorithm, rules: &[Rule], c
             let counts = counts_of(record, rule.window_us, newest, time);
             let (verdict, counts) = counter::decide(counts, rule, time, call.now, cost);
             let record = Record { window: rule.window_us, first: counts.current, second: counts.previous };
-            (verdict, record, (time - time % rule.window_us).saturating_add(rule.window_us * 2))
+            (verdict, record, counter::forgotten(rule.window_us, time))
         };
         records.push(record);
         until = until.max(end);
@@ -196,33 +196,48 @@ pub fn decide(state: Option<&State<'_>>, algorithm: Algorithm, rules: &[Rule], c
 /// A state of one rule without identifiers, as it is stored.
 type Single = [u8; HEAD + RECORD];
 
-/// Decides as [`decide`] does on a call without an identifier, for one rule of `gcra`, tells the verdict and changes the
-/// state where it is stored; returns when it may be forgotten, if it changed. `None` if the state is of another kind, of
-/// which nothing is told.
+/// Decides as [`decide`] does on a call without an identifier, for one rule, tells the verdict and changes the state where it
+/// is stored; returns when it may be forgotten, if it changed. `None` if the state is of another kind, of which nothing is
+/// told.
 #[inline(always)]
 pub fn take_single(
     stored: &mut [u8],
+    algorithm: Algorithm,
     rule: &Rule,
     now: u64,
     cost: u64,
     tell: &mut impl FnMut(&Verdict),
 ) -> Option<Option<u64>> {
     let state: &mut Single = stored.try_into().ok()?;
-    if state[..2] != [b'g', 1] || number(state, HEAD)? == 0 {
+    let (head, place) = state.split_first_chunk_mut::<HEAD>()?;
+    let place: &mut [u8; RECORD] = place.try_into().ok()?;
+    let record = Record::decode(place);
+    if head[..2] != [tag(algorithm), 1] || record.window == 0 {
         return None;
     }
-    let (newest, idle) = (number(state, 2)?, number(state, HEAD + 8)?);
+    let newest = number(head, 2)?;
     let time = newest.max(now);
-    let (verdict, idle) = gcra::decide(idle, rule, time, now, cost);
+    let (verdict, first, second, until) = if algorithm == Algorithm::Gcra {
+        let (verdict, idle) = gcra::decide(record.first, rule, time, now, cost);
+        (verdict, idle, rule.interval_ns, idle.div_ceil(1000))
+    } else {
+        let counts = counts_of(Some(record), rule.window_us, newest, time);
+        let (verdict, counts) = counter::decide(counts, rule, time, now, cost);
+        (verdict, counts.current, counts.previous, counter::forgotten(rule.window_us, time))
+    };
     tell(&verdict);
     if verdict.limited || cost == 0 {
         return Some(None);
     }
-    state[2..HEAD].copy_from_slice(&time.to_le_bytes());
-    state[HEAD..HEAD + 8].copy_from_slice(&rule.window_us.to_le_bytes());
-    state[HEAD + 8..HEAD + 16].copy_from_slice(&idle.to_le_bytes());
-    state[HEAD + 16..].copy_from_slice(&rule.interval_ns.to_le_bytes());
-    Some(Some(idle.div_ceil(1000)))
+    head[2..].copy_from_slice(&time.to_le_bytes());
+    Record { window: rule.window_us, first, second }.encode(place);
+    Some(Some(until))
+}
+
+/// The first byte of a state.
+#[inline]
+fn tag(algorithm: Algorithm) -> u8 {
+    if algorithm == Algorithm::Gcra { b'g' } else { b'c' }
 }
 
 /// The counters of a rule as of `time`.
@@ -246,9 +261,8 @@ fn encode(
     added: Option<(u64, u64)>,
 ) -> Encoded {
     const ROOM: usize = 64;
-    let tag = if algorithm == Algorithm::Gcra { b'g' } else { b'c' };
     let mut head = [0; HEAD];
-    (head[0], head[1]) = (tag, records.len() as u8);
+    (head[0], head[1]) = (tag(algorithm), records.len() as u8);
     head[2..].copy_from_slice(&newest.to_le_bytes());
     let mut bytes = match records {
         // The common case, without a call for each part.

@@ -231,13 +231,15 @@ proptest! {
         }
     }
 
-    /// The way for one rule of `gcra` without identifiers decides and stores what the general way does.
+    /// The way for one rule without identifiers decides and stores what the general way does.
     #[test]
     fn a_single_rule_is_decided_as_several_are(
         calls in prop::collection::vec((0u64..400_000, 0u64..5, 0u8..8), 1..60),
         limit in 1u64..20,
+        algorithm in prop::sample::select(vec![Algorithm::Counter, Algorithm::Gcra]),
     ) {
-        let rules = [rule(Algorithm::Gcra, limit, 1000, None), rule(Algorithm::Gcra, limit, 700, Some(3))];
+        let burst = (algorithm == Algorithm::Gcra).then_some(3);
+        let rules = [rule(algorithm, limit, 1000, None), rule(algorithm, limit, 700, burst)];
         let mut stored: Option<Vec<u8>> = None;
         let mut now = START;
         for (pause, cost, kind) in calls {
@@ -246,12 +248,13 @@ proptest! {
             let rule = rules[usize::from(kind == 1)];
             let state = stored.as_deref().map(|bytes| state::State::parse(bytes).unwrap());
             let call = Call { now, cost, id: None };
-            let general = state::decide(state.as_ref(), Algorithm::Gcra, &[rule], &call);
+            let general = state::decide(state.as_ref(), algorithm, &[rule], &call);
             let until = general.change.as_ref().map(|change| change.until);
             let expected = general.change.map(|change| change.state.to_vec()).or_else(|| stored.clone());
             if let Some(bytes) = &mut stored {
                 let mut told = None;
-                let taken = state::take_single(bytes, &rule, now, cost, &mut |verdict| told = Some(*verdict));
+                let mut tell = |verdict: &Verdict| told = Some(*verdict);
+                let taken = state::take_single(bytes, algorithm, &rule, now, cost, &mut tell);
                 prop_assert_eq!((told, taken), (Some(general.verdict), Some(until)));
                 prop_assert_eq!(Some(&*bytes), expected.as_ref());
             }
@@ -287,10 +290,14 @@ fn states_of_another_kind_are_left_to_the_general_way() {
     let named = stored(&[one], Algorithm::Gcra, &Call { id: Some(b"x"), ..call });
     let several = stored(&[one, other], Algorithm::Gcra, &call);
     let counted = stored(&[rule(Algorithm::Counter, 5, 1000, None)], Algorithm::Counter, &call);
-    for mut bytes in [named, several, b"text".to_vec(), counted, vec![0; 34]] {
-        let before = bytes.clone();
-        let taken = state::take_single(&mut bytes, &one, START, 1, &mut |_| panic!("told"));
-        assert_eq!((taken, bytes), (None, before));
+    let levelled = stored(&[one], Algorithm::Gcra, &call);
+    for algorithm in [Algorithm::Gcra, Algorithm::Counter] {
+        let of_other = if algorithm == Algorithm::Gcra { &counted } else { &levelled };
+        for bytes in [&named, &several, &b"text".to_vec(), of_other, &vec![0; 34]] {
+            let mut after = bytes.clone();
+            let taken = state::take_single(&mut after, algorithm, &one, START, 1, &mut |_| panic!("told"));
+            assert_eq!((taken, &after), (None, bytes));
+        }
     }
 }
 

@@ -46,8 +46,9 @@ pub(super) fn take(
             log::take(permits, rules, call, &limits, &mut tell).map(deadline)
         });
     }
-    if let (Algorithm::Gcra, [rule], None) = (algorithm, rules, call.id) {
-        let mut take = |bytes: &mut [u8]| state::take_single(bytes, rule, call.now, call.cost, &mut tell);
+    if let ([rule], None) = (rules, call.id) {
+        let mut take =
+            |bytes: &mut [u8]| state::take_single(bytes, algorithm, rule, call.now, call.cost, &mut tell);
         if view.edit_bytes_until(key, TAKEN, |bytes| take(bytes).map(|until| until.map(deadline))) {
             return Ok(());
         }
