@@ -1,7 +1,7 @@
 //! Rate limits beside `INCR` on the same server, and beside the pattern in `MULTI` that people use on Redis.
 //!
 //! ```text
-//! cargo bench --bench ratelimit -- --run             # pipelines of 1 and 32, about a minute
+//! cargo bench --bench ratelimit -- --run             # pipelines of 1, 16 and 32, about a minute
 //! cargo bench --bench ratelimit -- --run --keys N    # other than 10,000 keys
 //! cargo bench --bench ratelimit -- --run --only take-log --pipeline 32 --rounds 50    # to look at one case
 //! ```
@@ -75,7 +75,7 @@ fn main() {
     let number = |flag, default| value(flag).map_or(default, |text| text.parse().expect("a number"));
     let keys = number("--keys", 10_000) as u32;
     let rounds = number("--rounds", ROUNDS);
-    let pipelines = value("--pipeline").map_or(vec![1, 32], |_| vec![number("--pipeline", 1)]);
+    let pipelines = value("--pipeline").map_or(vec![1, 16, 32], |_| vec![number("--pipeline", 1)]);
     let only = value("--only").map(|names| names.split(',').collect::<Vec<_>>());
     let cases: Vec<Case> = CASES
         .iter()
