@@ -42,7 +42,7 @@ impl Worker {
         let mut slots = Keys::new();
         let mut read: Vec<Box<[u8]>> = Vec::new();
         encode([&b"MULTI"[..]].into_iter(), &mut bytes);
-        let mut limits = Vec::new();
+        let (mut limits, mut scripts) = (Vec::new(), SmallVec::new());
         for (command, args) in &transaction.forwarded {
             let command = command.map(|index| COMMANDS.at(index));
             let limit = command
@@ -50,7 +50,7 @@ impl Worker {
                 .map(|command| InBlock::of(self.instance, command, args, db));
             let args = args.as_args();
             match &limit {
-                Some(limit) => limit.encode(&mut bytes),
+                Some(limit) => limit.encode(&mut scripts, &mut bytes),
                 None => encode(args.iter(), &mut bytes),
             }
             forms.push(

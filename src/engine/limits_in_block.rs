@@ -1,6 +1,8 @@
 //! Rate limits within a transaction that upstream runs: each call is sent as the script that decides on it, among the other
 //! commands, and what the script says is made the call's reply within that of `EXEC`.
 
+use smallvec::SmallVec;
+
 use super::limits::{Decision, decision, run_of, share};
 use super::touch::Touch;
 use super::worker::Worker;
@@ -10,9 +12,9 @@ use crate::commands::table::Command;
 use crate::config::LimitScope;
 use crate::config::upstream::KeyTier;
 use crate::instance::Instance;
-use crate::protocol::{OwnedArgs, Protocol, Reply, ReplyError};
+use crate::protocol::{Args, OwnedArgs, Protocol, Reply, ReplyError};
 use crate::ratelimit::remote::Question;
-use crate::tiers::upstream::{self, Form, Maker, Upstream, elements, encode};
+use crate::tiers::upstream::{self, Form, Maker, Script, Upstream, elements, encode};
 use crate::types::hasher::hash_bytes;
 
 /// A call.
@@ -26,12 +28,7 @@ pub(super) struct InBlock {
 
 impl Worker {
     /// Whether upstream can decide on a call within a transaction. One that is an error can be queued as well, as ever.
-    pub(super) fn is_decided_in_block(
-        &self,
-        upstream: &Upstream,
-        command: &Command,
-        args: crate::protocol::Args<'_>,
-    ) -> bool {
+    pub(super) fn is_decided_in_block(&self, upstream: &Upstream, command: &Command, args: Args<'_>) -> bool {
         let instance = self.instance;
         if !matches!(command.spec.run, Run::Limit(_))
             || instance.config.sharing.scope(true) == LimitScope::Local
@@ -63,11 +60,14 @@ impl InBlock {
         call
     }
 
-    /// What is sent in its place: with the script's text, as a transaction cannot be tried again with it.
-    pub(super) fn encode(&self, to: &mut Vec<u8>) {
-        match &self.run {
-            Some(run) => run.encode(false, to),
-            None => encode([&b"PING"[..]].into_iter(), to),
+    /// What is sent in its place: with the script's text, unless the transaction `has` it already. Whether upstream knows the
+    /// script from before does not matter: there is no second try within a transaction.
+    pub(super) fn encode(&self, has: &mut SmallVec<[&'static Script; 4]>, to: &mut Vec<u8>) {
+        let Some(run) = &self.run else { return encode([&b"PING"[..]].into_iter(), to) };
+        let is_known = has.iter().any(|script| std::ptr::eq(*script, run.script));
+        run.encode(is_known, to);
+        if !is_known {
+            has.push(run.script);
         }
     }
 

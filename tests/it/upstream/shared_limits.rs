@@ -301,6 +301,16 @@ fn calls_within_a_transaction_are_decided_with_the_rest_of_it() {
     let counts = format!("policy_both:admitted={seen},refused={seen}\r\n");
     assert!(info.contains(&counts) && info.contains("ratelimit_undecided:0\r\n"), "{info}");
 
+    // It need not know the scripts, of which it gets each but once.
+    redis.client().run("SCRIPT FLUSH");
+    redis.client().run("CONFIG RESETSTAT");
+    let mut client = shared.client();
+    client.run("MULTI");
+    (0..3).for_each(|_| drop(client.run(&format!("RATELIMIT.TAKE once 9 {LONG}"))));
+    assert!(client.run("EXEC").ends_with(":9\r\n:6\r\n:-1\r\n:31536000000\r\n"));
+    let calls = redis.client().run("INFO commandstats");
+    assert!(calls.contains("cmdstat_eval:calls=1,") && calls.contains("cmdstat_evalsha:calls=2,"), "{calls}");
+
     // A transaction that is aborted takes nothing; and what one took is not found as it was before.
     let (mut ours, mut theirs) = (shared.client(), redis.client());
     let take = format!("RATELIMIT.TAKE k 2 {LONG}");
