@@ -237,7 +237,7 @@ impl Worker {
                 }
                 unlike += 1;
             }
-            begin = at;
+            let from = at;
             // Inline requests are unescaped in place, so they must run before anything could have them parsed again.
             let inline = input[at] != b'*' && !parser.is_partial();
             if inline && !self.requests.is_empty() {
@@ -264,6 +264,7 @@ impl Worker {
                             command.map_or(Inside::Nothing, |command| inside(command, args, reads_log));
                         let (first, count) = (first as u32, count as u32);
                         self.requests.push(Request { first, count, end, command, hash, inside });
+                        begin = from;
                     }
                     if inline && count > 0 {
                         break;
@@ -273,6 +274,7 @@ impl Worker {
         }
         (at, false, None)
     }
+
     /// Takes the request at `at` if it is the last one, which begins at `begin`, of another key; returns where it ends.
     #[inline]
     fn repeat(&mut self, input: &[u8], begin: usize, at: usize) -> Option<usize> {

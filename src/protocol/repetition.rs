@@ -40,7 +40,7 @@ impl Repetition {
         let before = spans.get(key.checked_sub(1)?)?;
         let old = spans.get(key)?;
         // Up to the mark of the key's header, with the line end of the argument before.
-        let ahead = (before.start + before.len) as usize + 2 - start;
+        let ahead = ((before.start + before.len) as usize + 2).checked_sub(start)?;
         let rest = buffer.get(at..)?;
         if !same_bytes(rest.get(..ahead)?, &buffer[start..start + ahead]) {
             return None;

@@ -36,6 +36,53 @@ fn protocol_errors_are_said_in_redis_words_and_close() {
     }
 }
 
+/// Requests that repeat the one before them, nearly repeat it, or have something else between.
+#[test]
+fn pipelines_that_repeat_themselves_are_read_as_redis_reads_them() {
+    let (ours, theirs) = (Server::anteroom(&[]), Server::redis());
+    let mut clients = [ours.client(), theirs.client()];
+    let mut random = fastrand::Rng::with_seed(11);
+    for _ in 0..400 {
+        let (mut pipeline, mut count) = (Vec::new(), 0);
+        let mut name = "INCR";
+        for _ in 0..random.usize(1..80) {
+            if random.u8(..6) == 0 {
+                name = ["INCR", "incr", "GET", "APPEND", "LPUSH", "SETRANGE", "ECHO", "NOSUCH", "OBJECT"]
+                    [random.usize(..9)];
+            }
+            let key =
+                format!("{}{}", random.u8(..3), "k".repeat([0, 1, 8, 9, 98, 99, 300][random.usize(..7)]));
+            let value = ["v", "w", "longer\r\n$1"][random.usize(..8).min(2)];
+            match random.u8(..20) {
+                0 => pipeline.extend_from_slice(b"*0\r\n"),
+                1 => pipeline.extend_from_slice(b"\r\n"),
+                2 => {
+                    pipeline.extend_from_slice(format!("get {key}\r\n").as_bytes());
+                    count += 1;
+                }
+                _ => {
+                    let words = match name {
+                        "INCR" | "incr" | "GET" | "ECHO" | "NOSUCH" => vec![name, &key],
+                        "SETRANGE" => vec![name, &key, "0", value],
+                        "OBJECT" => vec![name, "ENCODING", &key],
+                        _ => vec![name, &key, value],
+                    };
+                    let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+                    pipeline.extend_from_slice(&encode(&words));
+                    count += 1;
+                }
+            }
+        }
+        let cut = random.usize(..=pipeline.len());
+        let [ours, theirs] = clients.each_mut().map(|client| {
+            client.send_raw(&pipeline[..cut]);
+            client.send_raw(&pipeline[cut..]);
+            (0..count).map(|_| String::from_utf8_lossy(&client.read()).into_owned()).collect::<Vec<_>>()
+        });
+        assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(&pipeline));
+    }
+}
+
 #[test]
 fn lines_without_end_are_refused() {
     let server = Server::anteroom(&[]);
