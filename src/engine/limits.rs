@@ -19,7 +19,7 @@ use crate::commands::table::{COMMANDS, Command};
 use crate::config::upstream::KeyTier;
 use crate::config::{LimitScope, OnLimitFailure};
 use crate::instance::Instance;
-use crate::protocol::{Args, Reply, ReplyError};
+use crate::protocol::{Args, CommandResult, Reply, ReplyError};
 use crate::ratelimit::Verdict;
 use crate::ratelimit::leases::{Place, Terms};
 use crate::ratelimit::remote::{self, Answer, Field, Question};
@@ -40,6 +40,27 @@ pub enum Decision {
     Error(ReplyError),
     /// Nothing that decides.
     None,
+}
+
+impl Decision {
+    /// Replies it to a call, or returns the error to reply; `None` if nothing was decided, which is counted.
+    pub(super) fn reply(
+        self,
+        asked: &Asked<'_>,
+        instance: &Instance,
+        reply: &mut Reply<'_>,
+    ) -> Option<CommandResult> {
+        match self {
+            Self::Answer(answer) => asked.reply(&answer.verdict, answer.limit, &instance.limits, reply),
+            Self::Number(number) => reply.integer(number),
+            Self::Error(error) => return Some(Err(error)),
+            Self::None => {
+                instance.limits.note_undecided();
+                return None;
+            }
+        }
+        Some(Ok(()))
+    }
 }
 
 impl Worker {
@@ -170,16 +191,10 @@ impl Worker {
             }
         };
         let reply = &mut Reply::new(out, session.protocol);
-        match decision {
-            Decision::Answer(answer) => {
-                asked.reply(&answer.verdict, answer.limit, &instance.limits, reply);
-            }
-            Decision::Number(number) => reply.integer(number),
-            Decision::Error(error) => self.failed(command, &error, reply),
-            Decision::None => {
-                instance.limits.note_undecided();
-                return self.undecided(session, command, args, &asked, out);
-            }
+        match decision.reply(&asked, instance, reply) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => self.failed(command, &error, reply),
+            None => return self.undecided(session, command, args, &asked, out),
         }
         Flow::Next
     }

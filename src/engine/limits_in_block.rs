@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use super::limits::{Decision, decision, run_of, share};
+use super::limits::{decision, run_of, share};
 use super::touch::Touch;
 use super::worker::Worker;
 use crate::commands::ratelimit::{What, asked};
@@ -80,23 +80,19 @@ impl InBlock {
     fn reply(&self, instance: &Instance, said: &[u8], out: &mut Vec<u8>) {
         // All that such a call replies is the same in both protocols.
         let mut reply = Reply::new(out, Protocol::Resp2);
-        let error = match asked(self.command.spec.name, self.args.as_args(), &instance.limits) {
-            Ok(Some(asked)) => match decision(self.question.as_ref(), Ok(said.into())) {
-                Decision::Answer(answer) => {
-                    return asked.reply(&answer.verdict, answer.limit, &instance.limits, &mut reply);
-                }
-                Decision::Number(number) => return reply.integer(number),
-                Decision::Error(error) => error,
-                Decision::None => {
-                    instance.limits.note_undecided();
-                    ReplyError::fixed("UPSTREAMDOWN the limit is kept upstream, which did not decide on it")
-                }
-            },
-            Ok(None) => ReplyError::SYNTAX,
-            Err(error) => error,
+        let undecided =
+            ReplyError::fixed("UPSTREAMDOWN the limit is kept upstream, which did not decide on it");
+        let result = match asked(self.command.spec.name, self.args.as_args(), &instance.limits) {
+            Ok(Some(asked)) => decision(self.question.as_ref(), Ok(said.into()))
+                .reply(&asked, instance, &mut reply)
+                .unwrap_or(Err(undecided)),
+            Ok(None) => Err(undecided),
+            Err(error) => Err(error),
         };
-        instance.telemetry.count_error(error.code());
-        reply.error(&error);
+        if let Err(error) = result {
+            instance.telemetry.count_error(error.code());
+            reply.error(&error);
+        }
     }
 }
 

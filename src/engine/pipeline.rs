@@ -30,6 +30,7 @@ const OUTPUT_SOFT_LIMIT: usize = 256 * 1024;
 pub struct Request {
     first: u32,
     count: u32,
+    begin: usize,
     end: usize,
     /// What it names, if that is a command.
     command: Option<&'static Command>,
@@ -224,20 +225,20 @@ impl Worker {
         let reads_log = self.last_limit.get_mut().is_log();
         // Where the name of the last request lies, and what it names: the next one is mostly for the same.
         let mut last: Option<(Span, &'static Command)> = None;
-        // Where the last request begins, and how many were unlike the one before them.
-        let (mut begin, mut unlike) = (start, 0);
+        // How many requests were unlike the one before them.
+        let mut unlike = 0;
         while self.requests.len() < batch {
             if at >= input.len() {
                 return (at, true, None);
             }
             if unlike < MAX_UNLIKE && !self.requests.is_empty() {
-                if let Some(end) = self.repeat(input, begin, at) {
-                    (begin, at, unlike) = (at, end, 0);
+                if let Some(end) = self.repeat(input, at) {
+                    (at, unlike) = (end, 0);
                     continue;
                 }
                 unlike += 1;
             }
-            let from = at;
+            let begin = at;
             // Inline requests are unescaped in place, so they must run before anything could have them parsed again.
             let inline = input[at] != b'*' && !parser.is_partial();
             if inline && !self.requests.is_empty() {
@@ -263,8 +264,7 @@ impl Worker {
                         let inside =
                             command.map_or(Inside::Nothing, |command| inside(command, args, reads_log));
                         let (first, count) = (first as u32, count as u32);
-                        self.requests.push(Request { first, count, end, command, hash, inside });
-                        begin = from;
+                        self.requests.push(Request { first, count, begin, end, command, hash, inside });
                     }
                     if inline && count > 0 {
                         break;
@@ -275,18 +275,18 @@ impl Worker {
         (at, false, None)
     }
 
-    /// Takes the request at `at` if it is the last one, which begins at `begin`, of another key; returns where it ends.
+    /// Takes the request at `at` if it is the last one of another key; returns where it ends.
     #[inline]
-    fn repeat(&mut self, input: &[u8], begin: usize, at: usize) -> Option<usize> {
+    fn repeat(&mut self, input: &[u8], at: usize) -> Option<usize> {
         let last = *self.requests.last()?;
         let key = last.command?.single_key()?;
         let first = last.first as usize;
         let spans = &self.spans[first..];
-        let found = Repetition::find(input, at, Previous { start: begin, end: last.end, spans, key })?;
+        let found = Repetition::find(input, at, Previous { start: last.begin, end: last.end, spans, key })?;
         let hash = Some(hash_bytes(found.key.of(input)));
         let (next, end) = (self.spans.len() as u32, found.end);
         found.append(&mut self.spans, first, key);
-        self.requests.push(Request { first: next, end, hash, ..last });
+        self.requests.push(Request { first: next, begin: at, end, hash, ..last });
         Some(end)
     }
 }

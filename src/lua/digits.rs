@@ -20,6 +20,7 @@ unsafe fn write(buffer: *mut c_char, text: &[u8]) -> *mut c_char {
 }
 
 /// `char* luai_num2str(char* buf, double n)`: returns the end.
+// SAFETY: the name is one that Luau calls, and nobody else defines.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn _Z12luai_num2strPcd(buffer: *mut c_char, number: f64) -> *mut c_char {
     // SAFETY: Luau gives a buffer for a number's text.
@@ -27,6 +28,7 @@ unsafe extern "C" fn _Z12luai_num2strPcd(buffer: *mut c_char, number: f64) -> *m
 }
 
 /// `char* luai_int2str(char* buf, int64_t l)`: the same for Luau's integers, which scripts have no way to make.
+// SAFETY: the name is one that Luau calls, and nobody else defines.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn _Z12luai_int2strPcl(buffer: *mut c_char, number: i64) -> *mut c_char {
     // SAFETY: as above.

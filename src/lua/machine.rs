@@ -392,6 +392,9 @@ impl Failure {
 }
 
 /// What Luau calls again and again while it runs; `collecting` is not negative while it collects garbage.
+///
+/// # Safety
+/// Luau alone calls it, with the state of a machine of ours that runs.
 unsafe extern "C-unwind" fn interrupt(state: *mut lua_State, collecting: c_int) {
     if collecting >= 0 {
         return;

@@ -28,6 +28,9 @@ impl Memory {
     }
 
     /// What Luau calls for memory: `context` is the [`Memory`].
+    ///
+    /// # Safety
+    /// Luau alone calls it, with the context it was given and a block that it has from here, of `old` bytes.
     pub(super) unsafe extern "C" fn allocate(
         context: *mut c_void,
         block: *mut c_void,

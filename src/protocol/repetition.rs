@@ -33,7 +33,8 @@ pub struct Repetition {
 }
 
 impl Repetition {
-    /// Looks for one at `at`, behind the previous request; `None` if it is another or not there as a whole, or if its key is longer than 99 bytes.
+    /// Looks for one at `at`, behind the previous request; `None` if it is another or not there as a whole, or if its key
+    /// is longer than 99 bytes.
     #[inline]
     pub fn find(buffer: &[u8], at: usize, previous: Previous<'_>) -> Option<Self> {
         let Previous { start, end, spans, key } = previous;

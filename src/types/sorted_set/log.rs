@@ -137,6 +137,19 @@ impl Head {
         }
     }
 
+    /// Adds permits to the tail, which has room for them.
+    #[inline]
+    fn push(&mut self, time: u64, count: usize) {
+        let tail = usize::from(self.in_tail);
+        (tail..tail + count).for_each(|at| self.set_tail(at, time));
+        self.in_tail += count as u16;
+    }
+
+    /// Forgets all permits.
+    fn clear(&mut self) {
+        (self.begin, self.in_ring, self.in_tail) = (0, 0, 0);
+    }
+
     /// The slot of a rank.
     #[inline]
     fn slot(&self, rank: usize) -> usize {
@@ -312,14 +325,12 @@ impl Log {
         if head.len() == 0 {
             head.oldest = time;
         }
-        let end = usize::from(head.in_tail) + count;
-        if end > head.width.in_tail() || time - head.oldest > head.width.mask() {
+        let is_full = usize::from(head.in_tail) + count > head.width.in_tail();
+        if is_full || time - head.oldest > head.width.mask() {
             return self.push_behind(time, count, most);
         }
-        for at in usize::from(head.in_tail)..end {
-            head.set_tail(at, time);
-        }
-        (head.in_tail, head.newest) = (end as u16, time);
+        head.push(time, count);
+        head.newest = time;
     }
 
     /// The same if the head has no room: what is in it goes to the ring first.
@@ -331,10 +342,9 @@ impl Log {
         } else {
             self.empty_tail();
         }
-        let (width, tail) = (self.head().width, usize::from(self.head().in_tail));
-        if tail + count <= width.in_tail() {
-            (tail..tail + count).for_each(|at| self.head_mut().set_tail(at, time));
-            self.head_mut().in_tail += count as u16;
+        let head = self.head_mut();
+        if usize::from(head.in_tail) + count <= head.width.in_tail() {
+            head.push(time, count);
         } else {
             for rank in len..len + count {
                 self.set_slot(self.head().slot(rank), time);
@@ -364,7 +374,7 @@ impl Log {
         let head = self.head_mut();
         head.member += count as u64;
         if count == head.len() {
-            (head.begin, head.in_ring, head.in_tail) = (0, 0, 0);
+            head.clear();
             return self.shrink();
         }
         let of_ring = count.min(head.in_ring as usize);
@@ -390,8 +400,7 @@ impl Log {
             head.in_ring -= (count - of_tail) as u32;
             head.newest = newest;
         } else {
-            let head = self.head_mut();
-            (head.begin, head.in_ring, head.in_tail) = (0, 0, 0);
+            self.head_mut().clear();
         }
         self.shrink();
     }

@@ -166,6 +166,7 @@ mod tests {
                         prop_assert_eq!(seen, expected);
                     }
                 }
+                log.relocate(&|_| kind % 2 == 0);
                 let members = contents(&plain);
                 prop_assert_eq!(contents(&log), members.clone());
                 prop_assert_eq!(contents(&log.clone()), members.clone());

@@ -212,7 +212,6 @@ impl<E> Bucket<E> {
         }
     }
 
-    /// Calls `visit` for each element of the chain, to change it.
     /// Moves the buckets down the chain to other allocations where `wants` says so; how many were moved.
     pub(super) fn relocate_children(&mut self, wants: &Wants<'_>) -> usize {
         let (mut bucket, mut moved) = (self, 0);
@@ -225,6 +224,7 @@ impl<E> Bucket<E> {
         moved
     }
 
+    /// Calls `visit` for each element of the chain, to change it.
     pub(super) fn each_mut(&mut self, visit: &mut impl FnMut(&mut E)) {
         let mut bucket = self;
         loop {

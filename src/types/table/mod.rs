@@ -491,8 +491,8 @@ impl<E: Element> Table<E> {
     }
 
     /// Moves chained buckets to other allocations where `wants` says so, of some buckets from `position` on, and has
-    /// `relocate_element` do the same with their elements; `position` becomes 0 at the end. Returns how much was moved. What changes
-    /// its place while the table grows may be missed.
+    /// `relocate_element` do the same with their elements; `position` becomes 0 at the end. Returns how much was moved.
+    /// What changes its place while the table grows may be missed.
     pub fn relocate_some(
         &mut self,
         position: &mut usize,
